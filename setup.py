@@ -1,0 +1,73 @@
+"""Names the extension modules; all metadata is in pyproject.toml.
+
+Switches (environment variables), besides those of third_party/libxsmm/build.py:
+XSMMCONV_SANITIZE=address,undefined   compile with these sanitizers
+XSMMCONV_COVERAGE=1                   make the lines of Cython code visible to coverage.py
+"""
+
+import importlib.util
+import os
+import sys
+
+import numpy
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+spec = importlib.util.spec_from_file_location("libxsmm_build", "third_party/libxsmm/build.py")
+libxsmm = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(libxsmm)
+
+SANITIZE = os.environ.get("XSMMCONV_SANITIZE", "")
+COVERAGE = os.environ.get("XSMMCONV_COVERAGE") == "1"
+CORES = len(os.sched_getaffinity(0))
+CHECKS = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g"] * bool(SANITIZE)
+ENGINE = ["-O3", "-fopenmp", "-mavx2", "-mfma", "-ffp-contract=off"]
+MACROS = [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")]
+# coverage.py reads what Cython traces in the older of its two ways.
+MACROS += [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")] * COVERAGE
+DIRECTIVES = {"language_level": 3, "cdivision": True, "linetrace": COVERAGE}
+DIRECTIVES |= dict.fromkeys(("boundscheck", "wraparound", "initializedcheck"), False)
+
+# _dispatch alone links LIBXSMM, and it is baseline x86-64: it can be imported on any such
+# processor and says what is missing. The others are imported after that.
+FLAGS = dict.fromkeys(("_memory", "_correlate", "_weight_gradient", "_peak"), ENGINE)
+MODULES = [
+    Extension(
+        f"xsmmconv.{name}",
+        [f"src/xsmmconv/{name}.pyx"],
+        include_dirs=["src/xsmmconv", numpy.get_include()],
+        define_macros=list(MACROS),
+        extra_compile_args=["-g0", *flags, *CHECKS],
+        extra_link_args=[*flags, *CHECKS],
+    )
+    for name, flags in {"_dispatch": [], **FLAGS}.items()
+]
+
+
+class BuildExtensions(build_ext):
+    def run(self):
+        for setting, values in libxsmm.library()._asdict().items():
+            getattr(MODULES[0], setting).extend(values)
+        translated = cythonize(
+            self.extensions,
+            build_dir=None if COVERAGE else "build/cython",  # coverage.py looks beside the .pyx
+            compiler_directives=DIRECTIVES,
+            nthreads=CORES,
+            force=True,
+        )
+        for module, source in zip(self.extensions, translated, strict=True):
+            module.sources = source.sources
+        self.parallel = CORES
+        self.force = True  # time stamps do not tell which switches a file was made with
+        super().run()
+
+
+libxsmm.one_build_at_a_time()
+libxsmm.licence()
+if "sdist" in sys.argv:
+    libxsmm.tarball()  # building from the sdist then needs no network
+setup(
+    ext_modules=MODULES if os.uname().machine == "x86_64" else [],
+    cmdclass={"build_ext": BuildExtensions},
+)

@@ -1,0 +1,206 @@
+"""Problem + machine -> tile sizes, kind of list, packing, split of the work. Pure integers.
+
+Everything here depends on the problem and the instruction set alone, never on the number of
+threads: that is what makes results bitwise equal for every number of threads.
+Sizes are in elements of the computing type unless they say bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xsmmconv._geometry import Phase
+
+# Displacements inside a kernel are 32 bits wide; stay well below.
+REACH_BYTES = 2**30
+# Enough work items for dynamic scheduling to even out a dozen threads.
+ITEMS = 32
+# A call of a kernel should do at least this many multiply-adds, or its fixed cost shows.
+CALL_WORK = 2**14
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the choices depend on: the instruction set and the caches of one core."""
+
+    isa: str
+    vector_bytes: int
+    overlap: bool  # kernels with overlapping operands can be had
+    l1_bytes: int
+    l2_bytes: int
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def round_up(a: int, b: int) -> int:
+    return ceil_div(a, b) * b
+
+
+def even_parts(extent: int, limit: int) -> int:
+    """Size of the parts when `extent` is cut into the fewest, nearly equal parts <= limit."""
+    return ceil_div(extent, ceil_div(extent, limit))
+
+
+@dataclass(frozen=True, slots=True)
+class CorrelateShape:
+    """One group of a correlation: forward, backward data or a transposed convolution."""
+
+    N: int
+    groups: int
+    C: int  # source channels per group
+    K: int  # output channels per group
+    phases: tuple[Phase, ...]
+    source_width: int
+    planes: int  # the source is read with this stride
+    out_width: int
+    item: int  # bytes of an element of the computing type
+    direct_source: bool  # rows can be read in place: contiguous and of the computing type
+    direct_out: bool  # rows can be written in place, likewise
+
+
+@dataclass(frozen=True, slots=True)
+class CorrelateBlocking:
+    lists: str  # "channels": k = taps, overlapping columns; "taps": k = channels
+    packed: bool  # the source is copied to a panel per chunk
+    direct: bool  # kernels write the rows of the output themselves
+    tile: int  # columns of a kernel call
+    border: int  # and near a border
+    kb: int  # filters of a kernel call
+    cb: int  # channels of a list entry (lists over taps)
+    chunk: int  # columns of a work item
+    k_parts: int  # work items that share a chunk, each with its own filters
+    reasons: tuple[str, ...]
+
+
+def _longest(sh: CorrelateShape) -> tuple[int, int, int]:
+    runs = [run for phase in sh.phases for run in phase.runs]
+    taps = max((len(run.taps) for run in runs), default=0)
+    reach = max(((len(run.taps) - 1) * run.spacing for run in runs), default=0)
+    return max((phase.count for phase in sh.phases), default=1), taps, reach
+
+
+def _tile(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) -> int:
+    lanes = m.vector_bytes // sh.item
+    # 32 registers: 3 vectors x 9 filters or 4 x 6; 16 registers (AVX2): 4 x 3.
+    tile = (3 if m.vector_bytes == 64 and sh.K > 6 else 4) * lanes
+    # Few channels: what a wide tile reads still fits L1, and long row segments are written faster.
+    wide = 16 * lanes
+    if sh.C * (wide + reach) * sh.item <= m.l1_bytes // 2:
+        tile = wide
+        while tile * sh.K * sh.C * taps < CALL_WORK and tile < 64 * lanes:
+            tile *= 2
+    if not sh.direct_out:  # the compact tile must fit L1 too
+        rows = min(sh.K, 64) * sh.item
+        tile = max(min(tile, m.l1_bytes // 2 // rows // lanes * lanes), 3 * lanes)
+    return round_up(even_parts(width, tile), lanes)
+
+
+def _chunk(sh: CorrelateShape, m: Machine, tile: int, width: int, reach: int, packed: bool) -> int:
+    share = ceil_div(width * sh.N * sh.groups, ITEMS)  # columns an item may have
+    if packed:
+        # The panel stays in half the second-level cache, together with its halo.
+        columns = m.l2_bytes // 2 // (sh.C * sh.item * sh.planes) - reach - tile
+        share = min(max(share, 4 * tile, reach), columns)
+    return round_up(min(max(share, tile), width, 8192), tile)
+
+
+def correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
+    width, taps, reach = _longest(sh)
+    reasons = []
+    if not m.overlap:
+        lists, why = "taps", "no kernels with overlapping operands in this copy of LIBXSMM"
+    elif reach * sh.item >= REACH_BYTES:
+        lists, why = "taps", f"taps reach over {reach} columns, too far for one kernel call"
+    elif 2 * taps >= min(sh.C, 64):
+        lists, why = "channels", f"k = {taps} taps against {min(sh.C, 64)} channels"
+    else:
+        lists, why = "taps", f"k = {min(sh.C, 64)} channels against {taps} taps"
+    reasons.append(f"lists over {lists}: {why}")
+    packed = lists == "taps" or not sh.direct_source or sh.planes > 1
+    if packed:
+        reasons.append("panel: " + ("fixed leading dimension, no L1 conflicts" if lists == "taps"
+                       else "source is strided or of another type"))
+    tile = _tile(sh, m, width, taps, reach)
+    chunk = _chunk(sh, m, tile, width, reach, packed)
+    kb = even_parts(sh.K, 64)
+    direct = sh.direct_out and sh.out_width * kb * sh.item < REACH_BYTES
+    reasons.append("rows written in place" if direct else "compact tile, then the rows")
+    items = sh.N * sh.groups * ceil_div(width, chunk)
+    k_parts = min(ceil_div(sh.K, kb), ceil_div(ITEMS // 2, items))
+    border = min(tile, m.vector_bytes // sh.item)
+    return CorrelateBlocking(lists, packed, direct, tile, border, kb, even_parts(sh.C, 64), chunk,
+                             k_parts, tuple(reasons))
+
+
+@dataclass(frozen=True, slots=True)
+class WeightShape:
+    """One group of a weight gradient: `lanes` channels of one operand against `rows` of the other.
+
+    The lane operand is transposed per tile, so that its channels are neighbours; the row operand is
+    read along the width, the reduction axis.
+    """
+
+    N: int
+    groups: int
+    lanes: int
+    rows: int
+    taps: int
+    phases: tuple[Phase, ...]  # one per plane of the lane operand
+    row_width: int
+    row_planes: int
+    item: int
+    direct_rows: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WeightBlocking:
+    lists: str  # "taps": n = taps of one row channel; "channels": n = row channels of one tap
+    packed: bool
+    tile: int  # positions reduced by one program
+    step: int  # positions per list entry
+    lb: int  # lanes of a work item
+    rb: int  # row channels of a work item
+    slots: int  # partial sums, added in a fixed order
+    flush: int  # tiles summed before the partial sum moves on to the total
+    reasons: tuple[str, ...]
+
+
+def lanes_from(K: int, C: int, item: int, vector_bytes: int) -> str:
+    """Which operand's channels fill the vector lanes better: "grad_out" (K) or "x" (C)."""
+    lanes = vector_bytes // item
+
+    def filled(channels: int) -> float:
+        return channels / round_up(channels, lanes)
+
+    return "x" if filled(C) > filled(K) else "grad_out"
+
+
+def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
+    runs = [run for phase in sh.phases for run in phase.runs]
+    taps = max((len(run.taps) for run in runs), default=1)
+    reach = max(((len(run.taps) - 1) * run.spacing for run in runs), default=0)
+    width = max((phase.count for phase in sh.phases), default=1)
+    lb = even_parts(sh.lanes, 64)
+    by_taps = m.overlap and reach * sh.item < REACH_BYTES and 2 * taps >= min(sh.rows, 16)
+    why = f"n = {taps} taps against {sh.rows} channels"
+    packed = not by_taps or not sh.direct_rows or sh.row_planes > 1
+    # Long tiles amortise loading and storing the sums; A streams from L2, which is fast enough.
+    step = 64
+    tile = m.l2_bytes // 8 // (lb * sh.item)
+    if packed:
+        tile = min(tile, m.l2_bytes // 4 // (sh.rows * sh.item) - reach)
+    tile = max(step, min(16 * step, tile // step * step))
+    tile = min(tile, round_up(width, step))
+    rb = even_parts(sh.rows, max(1, m.l2_bytes // 2 // (sh.taps * lb * sh.item)))
+    blocks = sh.groups * ceil_div(sh.lanes, lb) * ceil_div(sh.rows, rb)
+    tiles = max(1, sh.N * sum(ceil_div(phase.count, tile) for phase in sh.phases))
+    partial = sh.groups * sh.lanes * sh.rows * sh.taps * sh.item
+    # A slot costs three passes over its sums, so it gets a thousand positions at least.
+    slots = max(1, min(ceil_div(ITEMS, blocks), tiles, 2**26 // partial, sh.N * width // 2**10))
+    flush = max(1, 2**14 // tile)
+    reasons = (f"lists over {'positions, n = taps' if by_taps else 'positions, n = channels'}: "
+               f"{why}",)
+    return WeightBlocking("taps" if by_taps else "channels", packed, tile, step, lb, rb, slots,
+                          flush, reasons)

@@ -1,0 +1,293 @@
+"""Engine 1: sums over taps of weight slices times shifted sources.
+
+Forward, every residue phase of backward data, and transposed convolution are all this. The loop
+packs a panel if the plan says so, points the tile's offset lists at it and calls LIBXSMM kernels.
+"""
+from cython.parallel cimport parallel, prange, threadid
+from libc.stdint cimport int64_t, uintptr_t
+from libc.stdlib cimport free
+from libc.string cimport memset
+cimport cython
+cimport numpy as cnp
+
+from xsmmconv._kernel cimport kernel_t
+from xsmmconv._pack cimport pack_ops, pack_ops_of
+from xsmmconv._panel cimport Operand, Panel, Window, pack_panel
+from xsmmconv._memory cimport Scratch, copy_rows, operand
+
+cnp.import_array()
+
+cdef struct Call:
+    kernel_t kernel      # for kb filters
+    kernel_t tail        # for the last, smaller block of filters
+    int64_t work         # multiply-adds of one call
+    int64_t tail_work
+    int64_t a            # bytes: source, weights and result relative to the tile
+    int64_t b
+    int64_t c
+    int64_t first        # in the lists of offsets
+    unsigned long long count
+
+
+cdef struct Tile:
+    int64_t first_call
+    int64_t calls
+    int64_t fill         # no call covers the whole tile: zero it first
+
+
+cdef struct Segment:
+    int64_t start
+    int64_t width
+    int64_t count
+    int64_t tile
+
+
+cdef struct Phase:
+    int64_t first
+    int64_t step
+    int64_t count
+    int64_t first_segment
+    int64_t segments
+
+
+cdef struct Arrays:
+    # The operands of one execution; strides in bytes.
+    Operand source
+    const char* weight   # in the layout of the plan, computing type
+    const char* bias     # computing type, or NULL
+    char* out
+    int relu
+
+
+cdef struct Table:
+    # The program and its extents, flat.
+    Call* calls
+    Tile* tiles
+    Segment* segments
+    Phase* phases
+    Panel panel
+    unsigned long long* offsets_a
+    unsigned long long* offsets_b
+    int64_t* tap         # where each tap's weights go when they are packed; -1: nowhere
+    int64_t n_phases
+    int64_t N
+    int64_t groups
+    int64_t C
+    int64_t K
+    int64_t S
+    int64_t planes
+    int64_t source_width
+    int64_t out_width
+    int64_t tile
+    int64_t kb
+    int64_t cb
+    int64_t chunk
+    int64_t chunks
+    int64_t k_parts
+    int64_t weight_k     # strides of the weight layout, elements
+    int64_t weight_c
+    int64_t weight_block
+    int64_t weight_group
+    bint packed
+    bint direct
+    bint unreached       # there are columns that no phase covers: exact zeros, or the bias
+    const pack_ops* source_ops
+    const pack_ops* out_ops
+
+
+cdef int64_t run_tile(const Table* t, const Arrays* v, Tile* tile, const char* source,
+                      const char* weight, char* result, int64_t ldc, int64_t width, int64_t filters,
+                      bint tail) noexcept nogil:
+    """All kernel calls of one tile for one block of filters; returns the multiply-adds issued."""
+    cdef int64_t i, k, work = 0, size = t.source_ops.computed
+    cdef Call* call
+    if tile.fill:
+        for k in range(filters):
+            memset(result + k * ldc * size, 0, width * size)
+    for i in range(tile.calls):
+        call = &t.calls[tile.first_call + i]
+        (call.tail if tail else call.kernel)(
+            source + call.a, weight + call.b, result + call.c, &call.count,
+            t.offsets_a + call.first, t.offsets_b + call.first)
+        work += call.tail_work if tail else call.work
+    return work
+
+
+cdef int64_t run_segment(const Table* t, const Arrays* v, Phase* phase, Segment* seg, int64_t m0,
+                         const char* base, int64_t n, int64_t g, int64_t k0, char* compact) \
+        noexcept nogil:
+    """The tiles of a segment that start in the chunk at m0, for the filters k0, k0 + 1, ..."""
+    cdef int64_t size = t.source_ops.computed, stored = t.out_ops.stored
+    cdef int64_t filters = min(t.kb, t.K - k0), work = 0, i, k, m
+    cdef int64_t row = n * t.groups * t.K + g * t.K + k0
+    cdef bint tail = filters != t.kb
+    cdef bint finish = not t.direct or v.bias != NULL or v.relu
+    cdef const char* weight = v.weight + (g * t.weight_group + k0 * t.weight_k) * size
+    cdef const char* bias
+    cdef char* out
+    cdef char* result
+    cdef int64_t ldc = t.out_width if t.direct else t.tile
+    cdef int64_t end = min(seg.count, (m0 + t.chunk - seg.start + seg.width - 1) // seg.width)
+    for i in range(max(0, (m0 - seg.start + seg.width - 1) // seg.width), end):
+        m = seg.start + i * seg.width
+        out = v.out + (row * t.out_width + phase.first + m * phase.step) * stored
+        result = out if t.direct else compact
+        work += run_tile(t, v, &t.tiles[seg.tile], base + m * size, weight, result, ldc, seg.width,
+                         filters, tail)
+        if finish:
+            for k in range(filters):
+                bias = v.bias + (g * t.K + k0 + k) * size if v.bias != NULL else NULL
+                t.out_ops.store(out + k * t.out_width * stored, phase.step * stored,
+                                result + k * ldc * size, seg.width, bias, v.relu)
+    return work
+
+
+cdef void fill_row(const Table* t, const Arrays* v, int64_t row) noexcept nogil:
+    """Store what a row of the output holds where no tap reaches it."""
+    cdef char[2048] zeros
+    cdef int64_t done = 0, part, stored = t.out_ops.stored
+    cdef const char* bias = NULL
+    if v.bias != NULL:
+        bias = v.bias + row % (t.groups * t.K) * t.out_ops.computed
+    memset(zeros, 0, sizeof(zeros))
+    while done < t.out_width:
+        part = min(256, t.out_width - done)
+        t.out_ops.store(v.out + (row * t.out_width + done) * stored, stored, zeros, part, bias,
+                        v.relu)
+        done += part
+
+
+cdef int64_t run_item(const Table* t, const Arrays* v, int64_t item, char* scratch) noexcept nogil:
+    """One work item: a batch row, a group, a chunk of columns and a share of the filters."""
+    cdef int64_t chunk = item % t.chunks
+    cdef int64_t part = item // t.chunks % t.k_parts
+    cdef int64_t g = item // (t.chunks * t.k_parts) % t.groups
+    cdef int64_t n = item // (t.chunks * t.k_parts * t.groups)
+    cdef int64_t m0 = chunk * t.chunk, size = t.source_ops.computed, work = 0, block, p, s
+    cdef int64_t blocks = (t.K + t.kb - 1) // t.kb
+    cdef char* compact = scratch
+    cdef char* panel = scratch + (0 if t.direct else t.kb * t.tile * size)
+    cdef const char* base
+    cdef Phase* phase
+    if t.packed:
+        pack_panel(&t.panel, &v.source, panel, n, g * t.C, t.C, m0)
+        base = panel - m0 * size
+    else:
+        base = v.source.data + n * v.source.stride_n + g * t.C * v.source.stride_c
+    for p in range(t.n_phases):
+        phase = &t.phases[p]
+        for block in range(part * blocks // t.k_parts, (part + 1) * blocks // t.k_parts):
+            for s in range(phase.segments):
+                work += run_segment(t, v, phase, &t.segments[phase.first_segment + s], m0, base,
+                                    n, g, block * t.kb, compact)
+    return work
+
+
+cdef void pack_weight_row(const Table* t, const char* src, const Py_ssize_t* strides, char* dst,
+                          int64_t row) noexcept nogil:
+    """Bring the weights of one filter of one group into the layout of the plan."""
+    cdef int64_t g = row // t.K, k = row % t.K, c = 0, size = t.source_ops.computed
+    cdef int64_t place = g * t.weight_group + k * t.weight_k
+    src += g * strides[0] + k * strides[1]
+    while c < t.C:
+        t.source_ops.scatter(dst + place * size, t.weight_c, t.tap, src + c * strides[2],
+                             strides[2], strides[3], min(t.cb, t.C - c), t.S)
+        c += t.cb
+        place += t.weight_block
+
+
+@cython.final
+cdef class Correlate:
+    """An immutable program of engine 1, ready to be executed by any number of threads."""
+    cdef Table t
+    cdef readonly Py_ssize_t items
+    cdef readonly Py_ssize_t scratch_bytes
+    cdef readonly Py_ssize_t shared_bytes
+    cdef bint swapped
+
+    def __dealloc__(self):
+        for p in (<uintptr_t> self.t.calls, <uintptr_t> self.t.tiles, <uintptr_t> self.t.segments,
+                  <uintptr_t> self.t.phases, <uintptr_t> self.t.panel.windows,
+                  <uintptr_t> self.t.offsets_a, <uintptr_t> self.t.offsets_b,
+                  <uintptr_t> self.t.tap):
+            free(<void*> <uintptr_t> p)
+
+    def __init__(self, sh, bl, program, S, bint swapped, int source_dtype, int out_dtype):
+        cdef Table* t = &self.t
+        source, weight = program.source, program.weight
+        t.calls = <Call*> copy_rows(program.calls, sizeof(Call) // 8)
+        t.tiles = <Tile*> copy_rows(program.tiles, sizeof(Tile) // 8)
+        t.segments = <Segment*> copy_rows(program.segments, sizeof(Segment) // 8)
+        t.phases = <Phase*> copy_rows(program.phases, sizeof(Phase) // 8)
+        t.panel.windows = <Window*> copy_rows(
+            [(w.plane, w.shift, w.width, w.position) for w in source.windows], 4)
+        t.panel.n_windows, t.panel.row = len(source.windows), source.row
+        t.offsets_a = <unsigned long long*> copy_rows(program.offsets_a, 1)
+        t.offsets_b = <unsigned long long*> copy_rows(program.offsets_b, 1)
+        t.tap = <int64_t*> copy_rows(weight.tap, 1)
+        t.n_phases = len(program.phases)
+        t.N, t.groups, t.C, t.K, t.S = sh.N, sh.groups, sh.C, sh.K, S
+        t.planes, t.source_width, t.out_width = sh.planes, sh.source_width, sh.out_width
+        t.tile, t.kb, t.cb, t.chunk, t.k_parts = bl.tile, bl.kb, weight.cb, bl.chunk, bl.k_parts
+        t.chunks = (max([p.count for p in sh.phases], default=0) + bl.chunk - 1) // bl.chunk
+        t.unreached = sum([p.count for p in sh.phases]) < sh.out_width
+        t.packed, t.direct = bl.packed, bl.direct
+        t.weight_k, t.weight_c = weight.k, weight.c
+        t.weight_block, t.weight_group = weight.block, weight.group
+        t.source_ops, t.out_ops = pack_ops_of(source_dtype), pack_ops_of(out_dtype)
+        self.items = t.N * t.groups * t.k_parts * t.chunks
+        self.scratch_bytes = t.source_ops.computed * (
+            (0 if t.direct else t.kb * t.tile) + (t.C * t.panel.row if t.packed else 0))
+        self.shared_bytes = weight.group * sh.groups * t.source_ops.computed if weight.packed else 0
+        self.swapped = swapped
+
+    def run(self, cnp.ndarray source, cnp.ndarray weight, cnp.ndarray bias, bint relu,
+            cnp.ndarray out, int threads):
+        """Execute the program on validated arrays; returns the multiply-adds it issued."""
+        cdef Table* t = &self.t
+        cdef Arrays v
+        cdef Py_ssize_t strides[4]
+        cdef int64_t work = 0, i, items = self.items
+        cdef Scratch scratch
+        cdef char* packed
+        v.source = operand(source, t.C, t.planes, t.source_ops)
+        v.bias = NULL
+        if bias is not None:
+            v.bias = <const char*> cnp.PyArray_DATA(bias)
+        v.out = <char*> cnp.PyArray_DATA(out)
+        v.relu = relu
+        v.weight = <const char*> cnp.PyArray_DATA(weight)
+        threads = min(threads, items)
+        scratch = Scratch(threads, self.scratch_bytes, self.shared_bytes)
+        packed = scratch.shared
+        # Strides by (group, filter, channel, tap): backward data swaps the roles of the first axes.
+        strides[3] = cnp.PyArray_STRIDE(weight, 2)
+        if self.swapped:
+            strides[0] = t.C * cnp.PyArray_STRIDE(weight, 0)
+            strides[1], strides[2] = cnp.PyArray_STRIDE(weight, 1), cnp.PyArray_STRIDE(weight, 0)
+        else:
+            strides[0] = t.K * cnp.PyArray_STRIDE(weight, 0)
+            strides[1], strides[2] = cnp.PyArray_STRIDE(weight, 0), cnp.PyArray_STRIDE(weight, 1)
+        try:
+            with nogil:
+                if t.unreached:
+                    for i in prange(t.N * t.groups * t.K, num_threads=threads,
+                                    schedule="static"):
+                        fill_row(t, &v, i)
+                if threads == 1:
+                    if self.shared_bytes:
+                        for i in range(t.groups * t.K):
+                            pack_weight_row(t, v.weight, strides, packed, i)
+                        v.weight = packed
+                    for i in range(items):
+                        work += run_item(t, &v, i, scratch.own(0))
+                else:
+                    if self.shared_bytes:
+                        for i in prange(t.groups * t.K, num_threads=threads, schedule="static"):
+                            pack_weight_row(t, v.weight, strides, packed, i)
+                        v.weight = packed
+                    for i in prange(items, num_threads=threads, schedule="dynamic", chunksize=1):
+                        work += run_item(t, &v, i, scratch.own(threadid()))
+        finally:
+            scratch.release()
+        return work

@@ -1,0 +1,136 @@
+"""The one module that links LIBXSMM: initialisation, checked dispatch, instruction set.
+
+LIBXSMM keeps its state (code registry, exit hooks) per linked copy, so no other extension module
+may link it; the engines receive the addresses of kernels as integers and call them.
+This module is compiled for baseline x86-64, so that it can be imported, and can say what is
+missing, on a machine that cannot run the engines.
+"""
+from xsmmconv cimport _libxsmm as lx
+
+import platform
+import threading
+
+from xsmmconv._errors import UnsupportedError
+
+cdef extern from *:
+    """
+    #ifndef XSMMCONV_LIBXSMM_VERSION
+    #error "the build names the version of LIBXSMM"
+    #endif
+    """
+    const char* XSMMCONV_LIBXSMM_VERSION
+
+# dtype of the operands -> (element size of A and B, name of the kernel family); C is FP32 for BF16.
+_FAMILIES = ("float32", "float64", "bfloat16")
+
+cdef bint _initialised = False
+_lock = threading.Lock()
+_overlap = {}
+
+
+cdef void _init():
+    # libxsmm_init is idempotent and thread-safe; the flag only saves the call.
+    global _initialised
+    if not _initialised:
+        lx.libxsmm_init()
+        _initialised = True
+
+
+def libxsmm_version():
+    """Version of the LIBXSMM that is linked in."""
+    return XSMMCONV_LIBXSMM_VERSION.decode("ascii")
+
+
+def instruction_set():
+    """Name of the instruction set that kernels are generated for (LIBXSMM_TARGET lowers it)."""
+    _init()
+    return lx.libxsmm_get_target_arch().decode("ascii")
+
+
+def bf16_kernels():
+    """Whether the instruction set multiplies BF16 natively (AVX512_BF16)."""
+    _init()
+    return lx.libxsmm_get_target_archid() >= lx.LIBXSMM_X86_AVX512_CPX
+
+
+def vector_bytes():
+    """Width of a vector register of the instruction set in bytes."""
+    _init()
+    return 64 if lx.libxsmm_get_target_archid() >= lx.LIBXSMM_X86_AVX512_CORE else 32
+
+
+def registry_info():
+    """Occupancy of LIBXSMM's code registry: capacity, kernels, and bytes of code."""
+    _init()
+    cdef lx.libxsmm_registry_info info
+    if lx.libxsmm_get_registry_info(&info) != 0:
+        raise UnsupportedError("LIBXSMM's code registry is not available")
+    return {"capacity": info.capacity, "kernels": info.size, "bytes": info.nbytes}
+
+
+def require_supported():
+    """Raise UnsupportedError, naming what is missing, unless kernels can be generated and run."""
+    machine = platform.machine()
+    if machine not in ("x86_64", "AMD64"):
+        raise UnsupportedError(f"xsmmconv needs an x86-64 processor with AVX2; this is {machine}")
+    _init()
+    if lx.libxsmm_cpuid() < lx.LIBXSMM_X86_AVX2:
+        raise UnsupportedError("xsmmconv needs a processor with AVX2 and FMA; this one lacks them")
+    if lx.libxsmm_get_target_archid() < lx.LIBXSMM_X86_AVX2:
+        raise UnsupportedError(
+            f"xsmmconv needs AVX2 kernels, but LIBXSMM_TARGET limits the instruction set to "
+            f"{instruction_set()!r}; use hsw or later")
+    if lx.libxsmm_get_target_archid() > lx.libxsmm_cpuid():
+        raise UnsupportedError(
+            f"LIBXSMM_TARGET asks for {instruction_set()!r}, which this processor cannot run")
+
+
+def dispatch_gemm(int m, int n, int k, int lda, int ldb, int ldc, str dtype="float32",
+                  int beta=0):
+    """Address of the batch-reduce kernel C(m x n) = beta C + sum_i A_i(m x k) B_i(k x n).
+
+    dtype is that of A and B; C has it too, but is float32 for bfloat16, where A is in VNNI-2
+    layout [k/2][lda][2]. Raises UnsupportedError if LIBXSMM has no such kernel.
+    """
+    cdef int flags = lx.LIBXSMM_GEMM_FLAG_NONE
+    cdef float one_f = 1, beta_f = beta
+    cdef double one_d = 1, beta_d = beta
+    cdef void* kernel = NULL
+    _init()
+    # The generator and the registry are thread-safe, but two threads that ask for the same new
+    # kernel would both generate it.
+    with _lock:
+        if dtype == "float32":
+            kernel = <void*> lx.libxsmm_smmdispatch_reducebatch_offs(
+                m, n, k, &lda, &ldb, &ldc, &one_f, &beta_f, &flags, NULL)
+        elif dtype == "float64":
+            kernel = <void*> lx.libxsmm_dmmdispatch_reducebatch_offs(
+                m, n, k, &lda, &ldb, &ldc, &one_d, &beta_d, &flags, NULL)
+        elif dtype == "bfloat16":
+            flags = lx.LIBXSMM_GEMM_FLAG_VNNI_A
+            kernel = <void*> lx.libxsmm_bsmmdispatch_reducebatch_offs(
+                m, n, k, &lda, &ldb, &ldc, &one_f, &beta_f, &flags, NULL)
+        else:
+            raise ValueError(f"dtype must be one of {_FAMILIES}, not {dtype!r}")
+    if kernel == NULL:
+        info = registry_info()
+        raise UnsupportedError(
+            f"LIBXSMM has no {dtype} kernel for m={m} n={n} k={k} lda={lda} ldb={ldb} ldc={ldc} "
+            f"beta={beta} on {instruction_set()!r} ({info['kernels']} of {info['capacity']} "
+            f"kernels registered; executable memory may also have been refused)")
+    return <size_t> kernel
+
+
+def overlapping_operands(str dtype):
+    """Whether kernels with lda < m and ldb < k can be had (our patch of LIBXSMM 1.17).
+
+    A foreign copy of the library refuses them; then only lists over taps are used.
+    """
+    if dtype not in _overlap:
+        try:
+            dispatch_gemm(32, 2, 8, 1, 1, 32, dtype)
+            _overlap[dtype] = True
+        except UnsupportedError:
+            dispatch_gemm(32, 2, 8, 32, 8, 32, dtype)  # the plain kernel tells refusal from lack
+            _overlap[dtype] = False
+    return _overlap[dtype]

@@ -1,0 +1,74 @@
+"""Where the kernels find their operands: in the user's array, or in a panel packed per chunk.
+
+A panel row holds, for one channel, *windows* of the de-interleaved source: all that the taps of a
+chunk of columns can reach. Taps far apart get a window each, near ones share one.
+Offsets are in elements of the computing type, relative to the tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from xsmmconv._blocking import round_up
+from xsmmconv._geometry import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A piece of a panel row: `width` columns of `plane`, the first at chunk start + shift."""
+
+    plane: int
+    shift: int
+    width: int
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLayout:
+    """(channel, run, tap j) starts at channel*row + positions[run][j], relative to the tile."""
+
+    row: int
+    windows: tuple[Window, ...]
+    positions: tuple[tuple[int, ...], ...]
+
+
+def in_place(runs: Sequence[Run], width: int) -> SourceLayout:
+    """The rows of the user's array, `width` elements each."""
+    return SourceLayout(width, (), tuple(
+        tuple(run.shift + j * run.spacing for j in range(len(run.taps))) for run in runs))
+
+
+def panel(runs: Sequence[Run], columns: int, split_taps: bool, item: int) -> SourceLayout:
+    """A panel for `columns` positions. Without `split_taps` the taps of a run stay in one window,
+    which lists over channels need."""
+    pieces = set()
+    for run in runs:
+        n, step = len(run.taps), run.spacing
+        if split_taps:
+            pieces.update((run.plane, run.shift + j * step, run.shift + j * step)
+                          for j in range(n))
+        else:
+            pieces.add((run.plane, run.shift, run.shift + (n - 1) * step))
+    merged: list[list[int]] = []
+    for plane, lo, hi in sorted(pieces):
+        if merged and merged[-1][0] == plane and lo - merged[-1][2] <= columns:
+            merged[-1][2] = max(hi, merged[-1][2])
+        else:
+            merged.append([plane, lo, hi])
+    line = 64 // item
+    windows, position = [], 0
+    for plane, lo, hi in merged:
+        windows.append(Window(plane, lo, columns + hi - lo, position))
+        position += round_up(columns + hi - lo, line)
+    # An odd number of cache lines, so that the rows of a panel spread over the sets of L1.
+    row = max(position, line)
+    row += line if row // line % 2 == 0 else 0
+
+    def place(run: Run, j: int) -> int:
+        shift = run.shift + j * run.spacing
+        w = next(w for w in reversed(windows) if w.plane == run.plane and w.shift <= shift)
+        return w.position + shift - w.shift
+
+    return SourceLayout(row, tuple(windows), tuple(
+        tuple(place(run, j) for j in range(len(run.taps))) for run in runs))

@@ -1,0 +1,178 @@
+"""Engine 1's program: geometry + blocking -> segments of tiles and the kernel calls of each.
+
+A *call* is one batch-reduce kernel with its list of byte offsets; a *tile* is the sequence of calls
+for a range of columns; a *segment* is a number of equal tiles in a row. Only offsets relative to
+the tile are stored, so the program of the interior serves a row of any length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from xsmmconv._blocking import CorrelateBlocking, CorrelateShape, ceil_div
+from xsmmconv._geometry import Phase, Rectangle, cover, pieces, walk
+from xsmmconv._layout import SourceLayout, in_place, panel
+
+
+@dataclass(frozen=True, slots=True)
+class WeightLayout:
+    """Where weight (filter, channel, tap) lies, in elements:
+    tap[t] + filter*k + (channel//cb)*block + (channel%cb)*c, groups `group` apart."""
+
+    tap: tuple[int, ...]
+    k: int
+    c: int
+    cb: int
+    block: int
+    group: int
+    packed: bool
+
+
+@dataclass(slots=True)
+class Program:
+    """What engine 1 executes. Offsets and strides in bytes."""
+
+    source: SourceLayout
+    weight: WeightLayout
+    offsets_a: list[int] = field(default_factory=list)
+    offsets_b: list[int] = field(default_factory=list)
+    calls: list[tuple] = field(default_factory=list)
+    tiles: list[tuple] = field(default_factory=list)
+    segments: list[tuple] = field(default_factory=list)
+    phases: list[tuple] = field(default_factory=list)
+    kernels: set = field(default_factory=set)
+
+
+def weight_layout(sh: CorrelateShape, bl: CorrelateBlocking, run_list, S: int,
+                  natural: bool) -> WeightLayout:
+    """`natural`: the weights lie as the formulas write them, [K][C][S], in the computing type."""
+    ascending = all(run.taps.step == 1 for run in run_list)
+    if bl.lists == "channels" and natural and ascending:
+        return WeightLayout(tuple(range(S)), sh.C * S, S, sh.C, 0, sh.K * sh.C * S, False)
+    tap = [-1] * S  # in backward data with a stride some taps reach no row at all
+    if bl.lists == "channels":
+        n = max((len(run.taps) for run in run_list), default=1)
+        for r, run in enumerate(run_list):
+            for j, t in enumerate(run.taps):
+                tap[t] = r * sh.C * sh.K * n + j
+        size = len(run_list) * sh.C * sh.K * n
+        return WeightLayout(tuple(tap), n, sh.K * n, sh.C, 0, size, True)
+    for t in range(S):
+        tap[t] = t * sh.K * bl.cb
+    block = S * sh.K * bl.cb
+    return WeightLayout(tuple(tap), bl.cb, 1, bl.cb, block, block * ceil_div(sh.C, bl.cb), True)
+
+
+class _Lowering:
+    def __init__(self, sh, bl, program, run_list, kernel):
+        self.sh, self.bl, self.program, self.run_list = sh, bl, program, run_list
+        self.kernel = kernel
+        self.lists: dict[tuple, int] = {}
+        self.tiles: dict[tuple, int] = {}
+        self.longest = max((len(run.taps) for run in run_list), default=0)
+
+    def offset_list(self, key, entries) -> int:
+        """Start of a list of (a, b) element offsets; equal lists are stored once."""
+        if key not in self.lists:
+            self.lists[key] = len(self.program.offsets_a)
+            for a, b in entries:
+                self.program.offsets_a.append(a * self.sh.item)
+                self.program.offsets_b.append(b * self.sh.item)
+        return self.lists[key]
+
+    def call(self, m: int, k: int, beta: int, a: int, b: int, c: int, start: int, count: int):
+        sh, bl = self.sh, self.bl
+        by_taps = bl.lists == "taps"
+        lda = self.program.source.row if by_taps else self.spacing
+        ldc = sh.out_width if bl.direct else bl.tile
+        ldb = self.program.weight.k
+        kernels = []
+        for n in (min(bl.kb, sh.K), sh.K % bl.kb):
+            shape = (m, n, k, lda, ldb, ldc, beta)
+            kernels += [self.kernel(*shape) if n else 0, m * n * k * count]
+            if n:
+                self.program.kernels.add(shape)
+        self.program.calls.append((kernels[0], kernels[2], kernels[1], kernels[3], a * sh.item,
+                                   b * sh.item, c * sh.item, start, count))
+
+    def calls_by_taps(self, rects: list[Rectangle], a: int, beta: int):
+        """k = channels: the list holds the taps, and there is a call per block of channels."""
+        source, weight = self.program.source, self.program.weight
+        m0 = rects[0].a - a
+        pairs = [(r.run, j) for r in rects for j in range(r.j0, r.j1)]
+        start = self.offset_list(tuple(pairs), (
+            (source.positions[r][j], weight.tap[self.run_list[r].taps[j]]) for r, j in pairs))
+        for c0 in range(0, self.sh.C, self.bl.cb):
+            k = min(self.bl.cb, self.sh.C - c0)
+            self.call(rects[0].b - rects[0].a, k, beta, c0 * source.row + m0,
+                      c0 // self.bl.cb * weight.block, m0, start, len(pairs))
+            beta = 1
+
+    def calls_by_channels(self, rects: list[Rectangle], a: int, beta: int):
+        """k = taps: the list holds the channels (times the runs with equally many taps)."""
+        source, weight = self.program.source, self.program.weight
+        m0 = rects[0].a - a
+        for k, group in groupby(sorted(rects, key=lambda r: r.j0 - r.j1), lambda r: r.j1 - r.j0):
+            runs = [(r.run, r.j0) for r in group]
+            starts = [(source.positions[r][j], weight.tap[self.run_list[r].taps[j]])
+                      for r, j in runs]
+            # The first run's start goes into the call, so that lists are shared between borders.
+            a0, b0 = starts[0]
+            key = tuple((pa - a0, pb - b0) for pa, pb in starts)
+            # A kernel per number of taps would be many: only whole runs get their own.
+            whole = k == len(self.run_list[runs[0][0]].taps)
+            for j, piece, count in [(0, k, 1)] if whole else pieces(k):
+                start = self.offset_list((key, piece if count > 1 else 0), (
+                    (c * source.row + pa + i * piece * self.spacing, c * weight.c + pb + i * piece)
+                    for i in range(self.longest // piece if count > 1 else 1)
+                    for pa, pb in key for c in range(self.sh.C)))
+                self.call(rects[0].b - rects[0].a, piece, beta, a0 + m0 + j * self.spacing,
+                          b0 + j, m0, start, self.sh.C * len(runs) * count)
+                beta = 1
+
+    def tile(self, phase: Phase, first_run: int, a: int, b: int) -> int:
+        """Index of the program of tile [a, b); equal programs are stored once."""
+        rects = [rect for r, run in enumerate(phase.runs)
+                 for rect in cover(run, first_run + r, a, b, 0, len(run.taps))]
+        # Rectangles over the whole tile first: the first call of all overwrites the tile.
+        rects.sort(key=lambda r: (r.a - r.b, r.a, r.run, r.j0))
+        key = tuple((r.run, r.a - a, r.b - a, r.j0, r.j1) for r in rects)
+        key += (b - a, first_run)
+        if key not in self.tiles:
+            program = self.program
+            fill = not rects or (rects[0].a, rects[0].b) != (a, b)
+            start, beta = len(program.calls), 1 if fill else 0
+            emit = self.calls_by_taps if self.bl.lists == "taps" else self.calls_by_channels
+            for _, group in groupby(rects, lambda r: (r.a, r.b)):
+                emit(list(group), a, beta)
+                beta = 1
+            self.tiles[key] = len(program.tiles)
+            program.tiles.append((start, len(program.calls) - start, int(fill)))
+        return self.tiles[key]
+
+    def phase(self, phase: Phase, first_run: int):
+        start = len(self.program.segments)
+        self.spacing = phase.runs[0].spacing if phase.runs else 1
+        for a, width, count in walk(phase, self.bl.tile, self.bl.border):
+            self.program.segments.append(
+                (a, width, count, self.tile(phase, first_run, a, a + width)))
+        self.program.phases.append((phase.first, phase.step, phase.count, start,
+                                    len(self.program.segments) - start))
+
+
+def lower_correlate(sh: CorrelateShape, bl: CorrelateBlocking, S: int, natural: bool,
+                    kernel) -> Program:
+    """`kernel(m, n, k, lda, ldb, ldc, beta)` gives the address of a kernel."""
+    run_list = [run for phase in sh.phases for run in phase.runs]
+    if bl.packed:
+        source = panel(run_list, bl.chunk + bl.tile, bl.lists == "taps", sh.item)
+    else:
+        source = in_place(run_list, sh.source_width)
+    program = Program(source, weight_layout(sh, bl, run_list, S, natural))
+    lowering = _Lowering(sh, bl, program, run_list, kernel)
+    first_run = 0
+    for phase in sh.phases:
+        lowering.phase(phase, first_run)
+        first_run += len(phase.runs)
+    return program

@@ -1,0 +1,158 @@
+"""Engine 2's program: geometry + blocking -> segments of tiles and the kernel calls of each.
+
+A tile is a range of the reduction axis. Its lane operand is transposed to [position][lane] (A,
+m = lanes), the row operand is read as it lies (B, k = positions); the result is a block of
+[tap][row channel][lane] or [row channel][tap][lane] partial sums.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from xsmmconv._blocking import WeightBlocking, WeightShape
+from xsmmconv._geometry import Phase, Rectangle, cover, pieces, walk
+from xsmmconv._layout import SourceLayout, in_place, panel
+
+
+@dataclass(slots=True)
+class WeightProgram:
+    """What engine 2 executes. Offsets in bytes; `tap` and the steps in units of `lb` elements."""
+
+    panel: SourceLayout  # for the tiles that are packed
+    tap: list[int]  # where each tap's sums lie in a block
+    row_step: int  # distance of row channels there
+    tap_step: int  # and of taps
+    offsets_a: list[int] = field(default_factory=list)
+    offsets_b: list[int] = field(default_factory=list)
+    calls: list[tuple] = field(default_factory=list)
+    tiles: list[tuple] = field(default_factory=list)
+    segments: list[tuple] = field(default_factory=list)
+    kernels: set = field(default_factory=set)
+
+
+class _Lowering:
+    def __init__(self, sh, bl, program, run_list, panel_columns, kernel):
+        self.sh, self.bl, self.program, self.run_list = sh, bl, program, run_list
+        self.panel_columns, self.kernel = panel_columns, kernel
+        self.tiles: dict[tuple, int] = {}
+        self.lists: dict[int, int] = {}
+        self.rows = in_place(run_list, sh.row_width)
+
+    def positions(self, step: int) -> int:
+        """Start of the list 0, step, 2 step, ...; calls take as much of it as they need."""
+        if step not in self.lists:
+            program, sh = self.program, self.sh
+            self.lists[step] = len(program.offsets_a)
+            program.offsets_a += [e * self.bl.lb * sh.item for e in range(0, self.bl.tile, step)]
+            program.offsets_b += [e * sh.item for e in range(0, self.bl.tile, step)]
+        return self.lists[step]
+
+    def variant(self, m: int, n: int, k: int, ldb: int, ldc: int) -> int:
+        if m == 0 or n == 0:
+            return 0
+        shape = (m, n, k, self.bl.lb, ldb, ldc, 1)
+        self.program.kernels.add(shape)
+        return self.kernel(*shape)
+
+    def reduce(self, taps: int, ldb: int, a: int, b: int, c: int, length: int):
+        """Calls that reduce over `length` positions; n = taps, or all row channels if taps is 0."""
+        sh, bl = self.sh, self.bl
+        lb, last_lb = min(bl.lb, sh.lanes), sh.lanes % bl.lb
+        n, last_n = (taps, 0) if taps else (min(bl.rb, sh.rows), sh.rows % bl.rb)
+        ldc = (self.program.tap_step if taps else self.program.row_step) * bl.lb
+        whole = length // bl.step * bl.step
+        parts = [(0, bl.step, whole // bl.step)] if whole else []
+        parts += [(whole + start, k, count) for start, k, count in pieces(length - whole)]
+        for start, k, count in parts:
+            kernels = [self.variant(m, v, k, ldb, ldc) for v in (n, last_n) for m in (lb, last_lb)]
+            self.program.calls.append((
+                *kernels, k * count, n, last_n, int(taps > 0), (a + start) * bl.lb * sh.item,
+                (b + start) * sh.item, c * bl.lb * sh.item, self.positions(k), count))
+
+    def uniform_tile(self, rects: list[Rectangle], packed: bool):
+        """All taps reduce over the whole tile."""
+        source = self.program.panel if packed else self.rows
+        for rect in rects:
+            run, position = self.run_list[rect.run], source.positions[rect.run]
+            length, taps = rect.b - rect.a, rect.j1 - rect.j0
+            if self.bl.lists == "taps":
+                self.reduce(taps, run.spacing, 0, position[rect.j0],
+                            self.program.tap[run.taps[rect.j0]], length)
+                continue
+            for j in range(rect.j0, rect.j1):
+                self.reduce(0, source.row, 0, position[j], self.program.tap[run.taps[j]], length)
+
+    def mixed_tile(self, runs, first_run: int, a: int, b: int):
+        """Each tap reduces over its own range of positions, n = row channels of the panel."""
+        source = self.program.panel
+        for r, run in enumerate(runs):
+            for j, t in enumerate(run.taps):
+                lo, hi = max(a, run.first_valid(j)), min(b, run.end_valid(j))
+                if lo < hi:
+                    self.reduce(0, source.row, lo - a,
+                                source.positions[first_run + r][j] + lo - a,
+                                self.program.tap[t], hi - lo)
+
+    def plain(self, rects: list[Rectangle], a: int, b: int) -> bool:
+        """Whether all taps of the tile use all of it, and one kernel per run can serve them."""
+        if any((r.a, r.b) != (a, b) for r in rects):
+            return False
+        # Lists with n = taps need a kernel for each number of taps: only whole runs get one.
+        return self.bl.lists == "channels" or all(
+            r.j1 - r.j0 == len(self.run_list[r.run].taps) for r in rects)
+
+    def rectangles(self, phase: Phase, first_run: int, a: int, b: int) -> list[Rectangle]:
+        return [rect for r, run in enumerate(phase.runs)
+                for rect in cover(run, first_run + r, a, b, 0, len(run.taps))]
+
+    def tile(self, phase: Phase, first_run: int, a: int, b: int) -> int:
+        rects = self.rectangles(phase, first_run, a, b)
+        key = (first_run, b - a, *((r.run, r.a - a, r.b - a, r.j0, r.j1) for r in rects))
+        if key not in self.tiles:
+            start = len(self.program.calls)
+            packed = self.bl.packed or not self.plain(rects, a, b)
+            if self.plain(rects, a, b):
+                self.uniform_tile(rects, packed)
+            else:
+                self.mixed_tile(phase.runs, first_run, a, b)
+            self.tiles[key] = len(self.program.tiles)
+            self.program.tiles.append((start, len(self.program.calls) - start, int(packed)))
+        return self.tiles[key]
+
+    def phase(self, phase: Phase, first_run: int):
+        for a, width, count in walk(phase, self.bl.tile, self.bl.step):
+            narrow = width
+            if not self.plain(self.rectangles(phase, first_run, a, a + width), a, a + width):
+                narrow = min(width, self.panel_columns)
+            while width:
+                part = width // narrow * narrow
+                tile = self.tile(phase, first_run, a, a + narrow)
+                if self.program.tiles[tile][1]:  # positions that no tap uses need no tile
+                    self.program.segments.append(
+                        (phase.first, a, narrow, count * (part // narrow), tile))
+                a += part * count
+                width -= part
+                narrow = width
+
+
+def lower_weight(sh: WeightShape, bl: WeightBlocking, S: int, kernel) -> WeightProgram:
+    """`kernel(m, n, k, lda, ldb, ldc, beta)` gives the address of a kernel."""
+    run_list = [run for phase in sh.phases for run in phase.runs]
+    # Taps of a run are neighbours, so that a rectangle's taps are the columns of one result.
+    order = [t for run in run_list for t in run.taps]
+    order += sorted(set(range(S)) - set(order))
+    by_taps = bl.lists == "taps"
+    row_step, tap_step = (S, 1) if by_taps else (1, bl.rb)
+    tap = [0] * S
+    for place, t in enumerate(order):
+        tap[t] = place * tap_step
+    # Where rows are read in place, only the narrow tiles of the borders are packed.
+    columns = bl.tile if bl.packed else bl.step
+    layout = panel(run_list, columns, not by_taps or not bl.packed, sh.item)
+    program = WeightProgram(layout, tap, row_step, tap_step)
+    lowering = _Lowering(sh, bl, program, run_list, columns, kernel)
+    first_run = 0
+    for phase in sh.phases:
+        lowering.phase(phase, first_run)
+        first_run += len(phase.runs)
+    return program

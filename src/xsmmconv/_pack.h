@@ -1,0 +1,241 @@
+/* Leaf routines that move data between the user's arrays and the kernels' operands.
+ *
+ * One table per dtype: `load` converts a row to the computing type (FP32 for BF16), `store` writes
+ * a row of results (bias, ReLU and rounding on the way), `transpose` brings filters next to each
+ * other. Source strides are in bytes and arbitrary; nothing is assumed about the alignment of a
+ * source. Compiled with AVX2, so only modules imported after the processor was checked include it.
+ */
+#ifndef XSMMCONV_PACK_H
+#define XSMMCONV_PACK_H
+
+#include <immintrin.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+typedef struct {
+  ptrdiff_t stored;    /* bytes of an element in the user's arrays */
+  ptrdiff_t computed;  /* bytes of an element in the kernels' operands */
+  void (*load)(void* dst, const char* src, ptrdiff_t stride, ptrdiff_t n);
+  void (*store)(char* dst, ptrdiff_t stride, const void* src, ptrdiff_t n, const void* bias,
+                int relu);
+  void (*transpose)(void* dst, ptrdiff_t ldo, const char* src, ptrdiff_t row_stride,
+                    ptrdiff_t col_stride, ptrdiff_t rows, ptrdiff_t cols);
+  void (*scatter)(void* dst, ptrdiff_t dst_c, const int64_t* tap, const char* src,
+                  ptrdiff_t src_c, ptrdiff_t src_t, ptrdiff_t C, ptrdiff_t S);
+  void (*gather)(char* dst, ptrdiff_t dst_l, const void* src, const int64_t* tap, ptrdiff_t lb,
+                 ptrdiff_t lanes, ptrdiff_t S);
+} pack_ops;
+
+static inline float bf16_widen(uint16_t h) {
+  const uint32_t u = (uint32_t)h << 16;
+  float f;
+  memcpy(&f, &u, 4);
+  return f;
+}
+
+/* Round to nearest, ties to even; a NaN stays a (quiet) NaN. */
+static inline uint16_t bf16_round(float f) {
+  uint32_t u;
+  memcpy(&u, &f, 4);
+  const uint32_t nan = (u & 0x7fffffffu) > 0x7f800000u;
+  const uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  return (uint16_t)(nan ? (u >> 16) | 0x40u : rounded);
+}
+
+static inline float identity_f32(float v) { return v; }
+static inline double identity_f64(double v) { return v; }
+
+/* ---- load and store of a row ---------------------------------------------------------------- */
+
+/* relu(NaN) is NaN: the comparison is written so that a NaN is kept. */
+#define XC_LOAD_STORE(NAME, STORED, COMPUTED, WIDEN, ROUND)                                      \
+  static void load_##NAME(void* dst, const char* src, ptrdiff_t stride, ptrdiff_t n) {           \
+    COMPUTED* restrict out = (COMPUTED*)dst;                                                     \
+    STORED v;                                                                                    \
+    if (stride == (ptrdiff_t)sizeof(STORED)) {                                                   \
+      if (sizeof(STORED) == sizeof(COMPUTED)) {                                                  \
+        memcpy(out, src, (size_t)n * sizeof(STORED));                                            \
+        return;                                                                                  \
+      }                                                                                          \
+      for (ptrdiff_t i = 0; i < n; i++) {                                                        \
+        memcpy(&v, src + i * (ptrdiff_t)sizeof(STORED), sizeof v);                               \
+        out[i] = WIDEN(v);                                                                       \
+      }                                                                                          \
+      return;                                                                                    \
+    }                                                                                            \
+    for (ptrdiff_t i = 0; i < n; i++) {                                                          \
+      memcpy(&v, src + i * stride, sizeof v);                                                    \
+      out[i] = WIDEN(v);                                                                         \
+    }                                                                                            \
+  }                                                                                              \
+  static void store_##NAME(char* dst, ptrdiff_t stride, const void* src, ptrdiff_t n,            \
+                           const void* bias, int relu) {                                         \
+    const COMPUTED* in = (const COMPUTED*)src;                                                   \
+    const COMPUTED b = bias ? *(const COMPUTED*)bias : (COMPUTED)0;                              \
+    const int add = bias != NULL;                                                                \
+    if (stride == (ptrdiff_t)sizeof(STORED)) {                                                   \
+      STORED* out = (STORED*)dst;                                                                \
+      if (!add && !relu && sizeof(STORED) == sizeof(COMPUTED)) {                                 \
+        if ((const void*)out != src) memcpy(out, in, (size_t)n * sizeof(STORED));                \
+      } else if (relu) {                                                                         \
+        for (ptrdiff_t i = 0; i < n; i++) {                                                      \
+          COMPUTED v = add ? in[i] + b : in[i];                                                  \
+          out[i] = ROUND(v < (COMPUTED)0 ? (COMPUTED)0 : v);                                     \
+        }                                                                                        \
+      } else {                                                                                   \
+        for (ptrdiff_t i = 0; i < n; i++) out[i] = ROUND(add ? in[i] + b : in[i]);               \
+      }                                                                                          \
+      return;                                                                                    \
+    }                                                                                            \
+    for (ptrdiff_t i = 0; i < n; i++) {                                                          \
+      COMPUTED v = add ? in[i] + b : in[i];                                                      \
+      if (relu && v < (COMPUTED)0) v = (COMPUTED)0;                                              \
+      *(STORED*)(dst + i * stride) = ROUND(v);                                                   \
+    }                                                                                            \
+  }
+
+/* scatter: dst[tap[t] + c*dst_c] = src[c][t], taps < 0 are left out.
+ * gather: dst[l][t] = src[tap[t]*lb + l]. Weights are small; these are plain loops. */
+#define XC_WEIGHTS(NAME, STORED, COMPUTED, WIDEN, ROUND)                                         \
+  static void scatter_##NAME(void* dst, ptrdiff_t dst_c, const int64_t* tap, const char* src,    \
+                             ptrdiff_t src_c, ptrdiff_t src_t, ptrdiff_t C, ptrdiff_t S) {       \
+    STORED v;                                                                                    \
+    if (dst_c == 1) {                                                                            \
+      for (ptrdiff_t t = 0; t < S; t++) {                                                        \
+        COMPUTED* restrict out = (COMPUTED*)dst + tap[t];                                        \
+        for (ptrdiff_t c = 0; c < C && tap[t] >= 0; c++) {                                       \
+          memcpy(&v, src + c * src_c + t * src_t, sizeof v);                                     \
+          out[c] = WIDEN(v);                                                                     \
+        }                                                                                        \
+      }                                                                                          \
+      return;                                                                                    \
+    }                                                                                            \
+    for (ptrdiff_t c = 0; c < C; c++)                                                            \
+      for (ptrdiff_t t = 0; t < S; t++) {                                                        \
+        if (tap[t] < 0) continue;                                                                \
+        memcpy(&v, src + c * src_c + t * src_t, sizeof v);                                       \
+        ((COMPUTED*)dst)[tap[t] + c * dst_c] = WIDEN(v);                                         \
+      }                                                                                          \
+  }                                                                                              \
+  static void gather_##NAME(char* dst, ptrdiff_t dst_l, const void* src, const int64_t* tap,     \
+                            ptrdiff_t lb, ptrdiff_t lanes, ptrdiff_t S) {                        \
+    for (ptrdiff_t l = 0; l < lanes; l++) {                                                      \
+      STORED* restrict out = (STORED*)(dst + l * dst_l);                                         \
+      const COMPUTED* in = (const COMPUTED*)src + l;                                             \
+      for (ptrdiff_t t = 0; t < S; t++) out[t] = ROUND(in[tap[t] * lb]);                         \
+    }                                                                                            \
+  }
+
+XC_LOAD_STORE(f32, float, float, identity_f32, identity_f32)
+XC_LOAD_STORE(f64, double, double, identity_f64, identity_f64)
+XC_LOAD_STORE(bf16, uint16_t, float, bf16_widen, bf16_round)
+XC_WEIGHTS(f32, float, float, identity_f32, identity_f32)
+XC_WEIGHTS(f64, double, double, identity_f64, identity_f64)
+XC_WEIGHTS(bf16, uint16_t, float, bf16_widen, bf16_round)
+
+/* ---- transpose: dst[col*ldo + row] = src[row][col] ------------------------------------------- */
+
+/* The first n (1 to 8, 1 to 4) elements of a row, or of a vector to be stored. */
+static inline __m256i first8(ptrdiff_t n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+static inline __m256i first4(ptrdiff_t n) {
+  return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
+}
+
+static inline __m256 load8_f32(const char* p, ptrdiff_t n) {
+  return n == 8 ? _mm256_loadu_ps((const float*)p)
+                : _mm256_maskload_ps((const float*)p, first8(n));
+}
+static inline __m256 load8_bf16(const char* p, ptrdiff_t n) {
+  uint16_t part[8] = {0};
+  if (n < 8) p = memcpy(part, p, 2 * (size_t)n);
+  const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
+static inline __m256d load4_f64(const char* p, ptrdiff_t n) {
+  return n == 4 ? _mm256_loadu_pd((const double*)p)
+                : _mm256_maskload_pd((const double*)p, first4(n));
+}
+
+static inline void transpose8(__m256 r[8]) {
+  __m256 t[8], u[8];
+  for (int i = 0; i < 8; i += 2) {
+    t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+    t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    u[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+    u[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+    u[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+    u[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+  }
+  for (int i = 0; i < 4; i++) {
+    r[i] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x20);
+    r[i + 4] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x31);
+  }
+}
+
+static inline void transpose4(__m256d r[4]) {
+  const __m256d t0 = _mm256_unpacklo_pd(r[0], r[1]), t1 = _mm256_unpackhi_pd(r[0], r[1]);
+  const __m256d t2 = _mm256_unpacklo_pd(r[2], r[3]), t3 = _mm256_unpackhi_pd(r[2], r[3]);
+  r[0] = _mm256_permute2f128_pd(t0, t2, 0x20);
+  r[1] = _mm256_permute2f128_pd(t1, t3, 0x20);
+  r[2] = _mm256_permute2f128_pd(t0, t2, 0x31);
+  r[3] = _mm256_permute2f128_pd(t1, t3, 0x31);
+}
+
+/* Blocks of V x V; at the edges rows are missing (zero) and loads and stores are masked. A source
+ * whose columns are not neighbours is gathered element by element. */
+#define XC_TRANSPOSE(NAME, STORED, COMPUTED, WIDEN, V, VECTOR, ZERO, LOAD, BLOCK, STORE, MASKSTORE,                      FIRST)                                                                      \
+  static void transpose_##NAME(void* dst, ptrdiff_t ldo, const char* src, ptrdiff_t row_stride,  \
+                               ptrdiff_t col_stride, ptrdiff_t rows, ptrdiff_t cols) {           \
+    COMPUTED* out = (COMPUTED*)dst;                                                              \
+    if (col_stride != (ptrdiff_t)sizeof(STORED)) {                                               \
+      STORED v;                                                                                  \
+      for (ptrdiff_t j = 0; j < cols; j++)                                                       \
+        for (ptrdiff_t i = 0; i < rows; i++) {                                                   \
+          memcpy(&v, src + i * row_stride + j * col_stride, sizeof v);                           \
+          out[j * ldo + i] = WIDEN(v);                                                           \
+        }                                                                                        \
+      return;                                                                                    \
+    }                                                                                            \
+    for (ptrdiff_t j = 0; j < cols; j += V)                                                      \
+      for (ptrdiff_t i = 0; i < rows; i += V) {                                                  \
+        const ptrdiff_t nr = rows - i < V ? rows - i : V, nc = cols - j < V ? cols - j : V;      \
+        const char* block = src + i * row_stride + j * (ptrdiff_t)sizeof(STORED);                \
+        VECTOR r[V];                                                                             \
+        for (int k = 0; k < V; k++) r[k] = k < nr ? LOAD(block + k * row_stride, nc) : ZERO();   \
+        BLOCK(r);                                                                                \
+        COMPUTED* to = out + j * ldo + i;                                                        \
+        if (nr == V && nc == V) {                                                                \
+          for (int k = 0; k < V; k++) STORE(to + k * ldo, r[k]);                                 \
+        } else {                                                                                 \
+          const __m256i mask = FIRST(nr);                                                        \
+          for (int k = 0; k < nc; k++) MASKSTORE(to + k * ldo, mask, r[k]);                      \
+        }                                                                                        \
+      }                                                                                          \
+  }
+
+XC_TRANSPOSE(f32, float, float, identity_f32, 8, __m256, _mm256_setzero_ps, load8_f32, transpose8,
+             _mm256_storeu_ps, _mm256_maskstore_ps, first8)
+XC_TRANSPOSE(bf16, uint16_t, float, bf16_widen, 8, __m256, _mm256_setzero_ps, load8_bf16,
+             transpose8, _mm256_storeu_ps, _mm256_maskstore_ps, first8)
+XC_TRANSPOSE(f64, double, double, identity_f64, 4, __m256d, _mm256_setzero_pd, load4_f64,
+             transpose4, _mm256_storeu_pd, _mm256_maskstore_pd, first4)
+
+/* ---- the tables ------------------------------------------------------------------------------ */
+
+enum { PACK_F32 = 0, PACK_F64 = 1, PACK_BF16 = 2 };
+
+static inline const pack_ops* pack_ops_of(int dtype) {
+  static const pack_ops tables[3] = {
+      {4, 4, load_f32, store_f32, transpose_f32, scatter_f32, gather_f32},
+      {8, 8, load_f64, store_f64, transpose_f64, scatter_f64, gather_f64},
+      {2, 4, load_bf16, store_bf16, transpose_bf16, scatter_bf16, gather_bf16},
+  };
+  return &tables[dtype];
+}
+
+#endif

@@ -1,0 +1,19 @@
+"""Declarations of the leaf routines in _pack.h, where they are described."""
+from libc.stdint cimport int64_t
+
+cdef extern from "_pack.h" nogil:
+    ctypedef struct pack_ops:
+        Py_ssize_t stored
+        Py_ssize_t computed
+        void (*load)(void* dst, const char* src, Py_ssize_t stride, Py_ssize_t n) noexcept nogil
+        void (*store)(char* dst, Py_ssize_t stride, const void* src, Py_ssize_t n,
+                      const void* bias, int relu) noexcept nogil
+        void (*transpose)(void* dst, Py_ssize_t ldo, const char* src, Py_ssize_t row_stride,
+                          Py_ssize_t col_stride, Py_ssize_t rows, Py_ssize_t cols) noexcept nogil
+        void (*scatter)(void* dst, Py_ssize_t dst_c, const int64_t* tap, const char* src,
+                        Py_ssize_t src_c, Py_ssize_t src_t, Py_ssize_t C, Py_ssize_t S) \
+            noexcept nogil
+        void (*gather)(char* dst, Py_ssize_t dst_l, const void* src, const int64_t* tap,
+                       Py_ssize_t lb, Py_ssize_t lanes, Py_ssize_t S) noexcept nogil
+
+    const pack_ops* pack_ops_of(int dtype)

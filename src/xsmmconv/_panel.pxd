@@ -1,0 +1,52 @@
+"""Packing of panels, for both engines. The layout is explained in _layout.py."""
+from libc.stdint cimport int64_t
+
+from xsmmconv._pack cimport pack_ops
+
+
+cdef struct Window:
+    int64_t plane
+    int64_t shift
+    int64_t width
+    int64_t position
+
+
+cdef struct Operand:
+    # A user's array (N, groups*C, width) read with a stride of `planes`; strides in bytes.
+    const char* data
+    int64_t stride_n
+    int64_t stride_c
+    int64_t stride_w
+    int64_t C            # channels per group
+    int64_t width
+    int64_t planes
+    const pack_ops* ops
+
+
+cdef struct Panel:
+    Window* windows
+    int64_t n_windows
+    int64_t row          # elements
+
+
+cdef inline void pack_panel(const Panel* p, const Operand* v, char* panel, int64_t n, int64_t c0,
+                            int64_t channels, int64_t m0) noexcept nogil:
+    """Copy what the positions from m0 on read of channels c0, c0 + 1, ... to the panel.
+
+    Columns outside the source are left as they are: no list ever points at them.
+    """
+    cdef int64_t w, c, lo, hi, plane_length, size = v.ops.computed
+    cdef const char* row
+    cdef Window* win
+    for w in range(p.n_windows):
+        win = &p.windows[w]
+        plane_length = (v.width - win.plane + v.planes - 1) // v.planes
+        lo = max(0, m0 + win.shift)
+        hi = min(plane_length, m0 + win.shift + win.width)
+        if lo >= hi:
+            continue
+        for c in range(channels):
+            row = (v.data + n * v.stride_n + (c0 + c) * v.stride_c
+                   + (win.plane + lo * v.planes) * v.stride_w)
+            v.ops.load(panel + (c * p.row + win.position + lo - m0 - win.shift) * size,
+                       row, v.stride_w * v.planes, hi - lo)

@@ -1,0 +1,232 @@
+"""Plans: a problem and a pass, turned into a program for one of the two engines.
+
+A plan holds no arrays, never changes, and may be executed by many threads at once.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import threading
+from collections import OrderedDict
+
+import numpy as np
+
+from xsmmconv import _dispatch
+from xsmmconv._blocking import (
+    CorrelateShape,
+    Machine,
+    WeightShape,
+    correlate_blocking,
+    lanes_from,
+    weight_blocking,
+)
+from xsmmconv._geometry import (
+    backward_data_phases,
+    forward_phases,
+    valid_pairs,
+    weight_phases,
+)
+from xsmmconv._lower_correlate import lower_correlate
+from xsmmconv._lower_weight import lower_weight
+from xsmmconv._problem import ConvProblem
+
+# dtype -> (code of the packing routines, bytes stored, bytes computed, type of the kernels)
+_DTYPES = {
+    "float32": (0, 4, 4, "float32"),
+    "float64": (1, 8, 8, "float64"),
+    "bfloat16": (2, 2, 4, "float32"),
+}
+PASSES = ("forward", "backward_data", "backward_weight")
+_CACHED_PLANS = 1024
+# Rows are written in place for this many row lengths, because the length is part of the kernel's
+# code, and kernels are never freed; the rows of further lengths go through a compact tile.
+_ROW_LENGTHS = 64
+_row_lengths: set[int] = set()
+
+_cache: OrderedDict = OrderedDict()
+_lock = threading.Lock()
+
+
+def _cache_bytes(name: str, default: int) -> int:
+    try:
+        size = os.sysconf(name)
+    except (ValueError, OSError):
+        size = 0
+    return size if size > 0 else default
+
+
+def machine(dtype: str) -> Machine:
+    """What the instruction set and the caches of this machine allow for a dtype."""
+    kernels = _DTYPES[dtype][3]
+    return Machine(_dispatch.instruction_set(), _dispatch.vector_bytes(),
+                   _dispatch.overlapping_operands(kernels),
+                   _cache_bytes("SC_LEVEL1_DCACHE_SIZE", 2**15),
+                   _cache_bytes("SC_LEVEL2_CACHE_SIZE", 2**20))
+
+
+def _may_write_in_place(length: int) -> bool:
+    with _lock:
+        if length in _row_lengths or len(_row_lengths) < _ROW_LENGTHS:
+            _row_lengths.add(length)
+            return True
+    return False
+
+
+def _plain(array) -> bool:
+    flags = array.flags
+    return flags.c_contiguous and flags.aligned
+
+
+class Plan:
+    """How one pass of one problem is computed. Made by `xsmmconv.plan`.
+
+    Attributes
+    ----------
+    pass_ : str
+        "forward", "backward_data" or "backward_weight".
+    problem : ConvProblem
+        The sizes, described from the forward side.
+    multiply_adds : int
+        N * K * C/groups * E, with E the number of (position, tap) pairs that touch the input; no
+        product with a zero of the padding or the stride is among them (arXiv 2306.15951).
+    output_shape : tuple of int
+        Shape of the result.
+    """
+
+    def __init__(self, pass_: str, problem: ConvProblem, in_place: bool = True):
+        _dispatch.require_supported()
+        p = problem
+        self.pass_, self.problem = pass_, problem
+        self.multiply_adds = p.N * p.K * (p.C // p.g) * valid_pairs(p.W, p.S, p.Q, p.s, p.d, p.pl)
+        self.output_shape = {"forward": (p.N, p.K, p.Q), "backward_data": (p.N, p.C, p.W),
+                             "backward_weight": (p.K, p.C // p.g, p.S)}[pass_]
+        self._machine = machine(p.dtype)
+        self._in_place = in_place
+        code, stored, computed, self._kernels = _DTYPES[p.dtype]
+        self._code, self._same_type = code, stored == computed
+        self._item = computed
+        self._variants: dict[str, Plan] = {}
+        if pass_ == "backward_weight":
+            self._make_weight_gradient()
+        else:
+            self._make_correlate()
+
+    def __setattr__(self, name, value):
+        if "_engine" in self.__dict__:  # the last one that __init__ sets
+            raise AttributeError(f"a Plan never changes: {name} cannot be set")
+        super().__setattr__(name, value)
+
+    def _kernel(self, m, n, k, lda, ldb, ldc, beta):
+        return _dispatch.dispatch_gemm(m, n, k, lda, ldb, ldc, self._kernels, beta)
+
+    def _make_correlate(self):
+        from xsmmconv._correlate import Correlate
+
+        p = self.problem
+        forward = self.pass_ == "forward"
+        C, K = (p.C // p.g, p.K // p.g)[:: 1 if forward else -1]
+        phases = (forward_phases if forward else backward_data_phases)(p.W, p.S, p.Q, p.s, p.d,
+                                                                      p.pl)
+        out_width = p.Q if forward else p.W
+        direct_out = (self._same_type and all(phase.step == 1 for phase in phases)
+                      and _may_write_in_place(out_width))
+        shape = CorrelateShape(max(1, p.N), p.g, C, K, phases, p.W if forward else p.Q,
+                               p.s if forward else 1, out_width, self._item,
+                               self._same_type and self._in_place, direct_out)
+        self._blocking = correlate_blocking(shape, self._machine)
+        natural = forward and self._same_type and self._in_place
+        self._program = lower_correlate(shape, self._blocking, p.S, natural, self._kernel)
+        self._engine = Correlate(shape, self._blocking, self._program, p.S, not forward,
+                                 self._code, self._code)
+
+    def _make_weight_gradient(self):
+        from xsmmconv._weight_gradient import WeightGradient
+
+        p = self.problem
+        C, K = p.C // p.g, p.K // p.g
+        self._lanes = lanes_from(K, C, self._item, self._machine.vector_bytes)
+        filters = self._lanes == "grad_out"
+        shape = WeightShape(
+            max(1, p.N), p.g, K if filters else C, C if filters else K, p.S,
+            weight_phases(p.W, p.S, p.Q, p.s, p.d, p.pl, self._lanes),
+            p.W if filters else p.Q, p.s if filters else 1, self._item,
+            self._same_type and self._in_place)
+        self._blocking = weight_blocking(shape, self._machine)
+        self._program = lower_weight(shape, self._blocking, p.S, self._kernel)
+        self._engine = WeightGradient(shape, self._blocking, self._program, filters,
+                                      1 if filters else p.s, self._code)
+
+    def with_output_shape(self, shape) -> Plan:
+        """The same plan for inputs without a batch axis."""
+        plan = copy.copy(self)
+        plan.__dict__["output_shape"] = tuple(shape)
+        return plan
+
+    def _for_strided(self) -> Plan:
+        """The same plan for inputs that cannot be read in place: everything through panels."""
+        if "strided" not in self._variants:
+            self._variants["strided"] = Plan(self.pass_, self.problem, in_place=False)
+        return self._variants["strided"]
+
+    def run(self, a, b, bias, relu, out, threads) -> int:
+        """Execute on validated arrays; returns the number of multiply-adds issued."""
+        if self.problem.N == 0:
+            return 0
+        if self._in_place and not (_plain(a) and _plain(b)):
+            return self._for_strided().run(a, b, bias, relu, out, threads)
+        if self.pass_ == "backward_weight":
+            lanes, rows = (a, b) if self._lanes == "grad_out" else (b, a)
+            dtype = _DTYPES[out.dtype.name][0]
+            return self._engine.run(lanes, rows, out, dtype, threads)
+        if bias is not None:
+            bias = np.ascontiguousarray(bias, "f8" if self._item == 8 else "f4")
+        return self._engine.run(a, b, bias, relu, out, threads)
+
+    def issued_multiply_adds(self) -> int:
+        """Execute once on zeros and add up m*n*k*(list length) of every kernel call."""
+        p = self.problem
+        x, w, y = ((p.N, p.C, p.W), (p.K, p.C // p.g, p.S), (p.N, p.K, p.Q))
+        operands = {"forward": (x, w), "backward_data": (y, w), "backward_weight": (y, x)}
+        a, b = (np.zeros(shape, self._dtype()) for shape in operands[self.pass_])
+        return self.run(a, b, None, False, np.empty(self.output_shape, self._dtype()), 1)
+
+    def _dtype(self):
+        if self.problem.dtype == "bfloat16":
+            import ml_dtypes
+
+            return np.dtype(ml_dtypes.bfloat16)
+        return np.dtype(self.problem.dtype)
+
+    def describe(self) -> str:
+        """Everything that will happen, as text: sizes, segments, lists, kernels, scratch."""
+        from xsmmconv._describe import describe
+
+        return describe(self)
+
+
+def kernels(dtype: str) -> str:
+    """Type of the kernels that a dtype is computed with on this machine."""
+    _dispatch.require_supported()
+    return _DTYPES[dtype][3]
+
+
+def cache_info() -> tuple[int, int]:
+    """Number of plans in the cache, and how many it holds at most."""
+    return len(_cache), _CACHED_PLANS
+
+
+def get_plan(pass_: str, problem: ConvProblem) -> Plan:
+    """The plan of a pass of a problem, from a bounded cache."""
+    key = (pass_, problem)
+    with _lock:
+        plan = _cache.get(key)
+        if plan is not None:
+            _cache.move_to_end(key)
+            return plan
+    plan = Plan(pass_, problem)
+    with _lock:
+        _cache[key] = plan
+        while len(_cache) > _CACHED_PLANS:
+            _cache.popitem(last=False)
+    return plan

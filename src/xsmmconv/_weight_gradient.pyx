@@ -1,0 +1,270 @@
+"""Engine 2: for each tap a matrix product, reduced over the width and the batch.
+
+The sum is cut into *slots* (a function of the problem alone); an item adds up one slot for one
+block of the result, and the slots are added in a fixed order at the end. That makes the result
+independent of the number of threads and bounds the rounding error of very long sums.
+"""
+from cython.parallel cimport prange, threadid
+from libc.stdint cimport int64_t, uintptr_t
+from libc.stdlib cimport free
+from libc.string cimport memset
+cimport cython
+cimport numpy as cnp
+
+from xsmmconv._kernel cimport kernel_t
+from xsmmconv._memory cimport Scratch, copy_rows, operand
+from xsmmconv._pack cimport pack_ops, pack_ops_of
+from xsmmconv._panel cimport Operand, Panel, Window, pack_panel
+
+cnp.import_array()
+
+
+cdef struct Call:
+    # Whole and last block of row channels x whole and last block of lanes.
+    kernel_t kernel[4]
+    int64_t positions
+    int64_t n
+    int64_t last_n
+    int64_t by_taps      # n = taps: one call per row channel
+    int64_t a
+    int64_t b
+    int64_t c
+    int64_t first        # in the lists of offsets
+    unsigned long long count
+
+
+cdef struct Tile:
+    int64_t first_call
+    int64_t calls
+    int64_t packed
+
+
+cdef struct Segment:
+    int64_t plane        # of the lane operand
+    int64_t start
+    int64_t width
+    int64_t count
+    int64_t tile
+
+
+cdef struct Table:
+    # The program and its extents, flat.
+    Call* calls
+    Tile* tiles
+    Segment* segments
+    Panel panel
+    unsigned long long* offsets_a
+    unsigned long long* offsets_b
+    int64_t* tap
+    int64_t n_segments
+    int64_t N
+    int64_t groups
+    int64_t lanes
+    int64_t rows
+    int64_t S
+    int64_t lane_planes
+    int64_t row_planes
+    int64_t tile
+    int64_t lb
+    int64_t rb
+    int64_t slots
+    int64_t flush
+    int64_t tiles_per_n
+    int64_t row_step
+    bint lanes_are_filters
+    const pack_ops* ops
+
+
+cdef struct Item:
+    # Slot, group and block of the result of one work item.
+    int64_t slot
+    int64_t g
+    int64_t l0
+    int64_t lanes
+    int64_t r0
+    int64_t rows
+
+
+cdef Item item_of(const Table* t, int64_t index) noexcept nogil:
+    cdef Item it
+    cdef int64_t l_blocks = (t.lanes + t.lb - 1) // t.lb, r_blocks = (t.rows + t.rb - 1) // t.rb
+    it.slot = index % t.slots
+    index //= t.slots
+    it.l0 = index % l_blocks * t.lb
+    index //= l_blocks
+    it.r0 = index % r_blocks * t.rb
+    it.g = index // r_blocks
+    it.lanes = min(t.lb, t.lanes - it.l0)
+    it.rows = min(t.rb, t.rows - it.r0)
+    return it
+
+
+cdef void add(char* total, char* part, int64_t n, int64_t size) noexcept nogil:
+    """total += part"""
+    cdef int64_t i
+    if size == 4:
+        for i in range(n):
+            (<float*> total)[i] += (<float*> part)[i]
+    else:
+        for i in range(n):
+            (<double*> total)[i] += (<double*> part)[i]
+
+
+cdef int64_t run_tile(const Table* t, Tile* tile, const Item* it, const char* lanes,
+                      const char* rows, int64_t row_bytes, char* sums) noexcept nogil:
+    """All kernel calls of one tile for one block; returns the multiply-adds issued."""
+    cdef int64_t i, r, n, work = 0, sums_bytes = t.row_step * t.lb * t.ops.computed
+    cdef bint last_l = it.lanes != t.lb, last_r
+    cdef Call* call
+    cdef kernel_t kernel
+    for i in range(tile.calls):
+        call = &t.calls[tile.first_call + i]
+        last_r = not call.by_taps and it.rows != t.rb
+        kernel = call.kernel[2 * last_r + last_l]
+        n = call.last_n if last_r else call.n
+        for r in range(it.rows if call.by_taps else 1):
+            kernel(lanes + call.a, rows + r * row_bytes + call.b, sums + r * sums_bytes + call.c,
+                   &call.count, t.offsets_a + call.first, t.offsets_b + call.first)
+            work += it.lanes * n * call.positions
+    return work
+
+
+cdef int64_t run_item(const Table* t, const Operand* lane, const Operand* row, int64_t index,
+                      char* scratch, char* partials) noexcept nogil:
+    """Add up one slot for one block of the result."""
+    cdef Item it = item_of(t, index)
+    cdef int64_t size = t.ops.computed, tiles = t.N * t.tiles_per_n, work = 0
+    cdef int64_t block = t.lb * t.rb * t.S, first = it.slot * tiles // t.slots
+    cdef int64_t end = (it.slot + 1) * tiles // t.slots
+    cdef int64_t i, n = -1, s = 0, before = 0, m, in_n, pending = 0
+    cdef char* total = partials + index * block * size
+    cdef char* transposed = scratch
+    cdef char* panel = transposed + t.tile * t.lb * size
+    # A slot that is short enough needs no second level of summation.
+    cdef bint direct = end - first <= t.flush
+    cdef char* sums = total if direct else panel + t.rb * t.panel.row * size
+    cdef const char* source
+    cdef const char* rows
+    cdef Segment* seg
+    memset(total, 0, block * size)
+    if not direct:
+        memset(sums, 0, block * size)
+    for i in range(first, end):
+        if i // t.tiles_per_n != n:
+            n, s, before = i // t.tiles_per_n, 0, 0
+        in_n = i % t.tiles_per_n
+        while in_n >= before + t.segments[s].count:
+            before += t.segments[s].count
+            s += 1
+        seg = &t.segments[s]
+        m = seg.start + (in_n - before) * seg.width
+        source = (lane.data + n * lane.stride_n + (it.g * t.lanes + it.l0) * lane.stride_c
+                  + (seg.plane + m * t.lane_planes) * lane.stride_w)
+        t.ops.transpose(transposed, t.lb, source, lane.stride_c, lane.stride_w * t.lane_planes,
+                        it.lanes, seg.width)
+        if t.tiles[seg.tile].packed:
+            pack_panel(&t.panel, row, panel, n, it.g * t.rows + it.r0, it.rows, m)
+            work += run_tile(t, &t.tiles[seg.tile], &it, transposed, panel, t.panel.row * size,
+                             sums)
+        else:
+            rows = (row.data + n * row.stride_n + (it.g * t.rows + it.r0) * row.stride_c
+                    + m * size)
+            work += run_tile(t, &t.tiles[seg.tile], &it, transposed, rows, row.stride_c, sums)
+        pending += 1
+        if not direct and (pending == t.flush or i == end - 1):
+            add(total, sums, block, size)
+            memset(sums, 0, block * size)
+            pending = 0
+    return work
+
+
+cdef void finish(const Table* t, int64_t index, char* partials, char* out,
+                 const pack_ops* out_ops) noexcept nogil:
+    """Add the slots of one row channel of one block in order and store it as out[K][C][S]."""
+    cdef Item it = item_of(t, index // t.rb * t.slots)
+    cdef int64_t r = index % t.rb, size = t.ops.computed, block = t.lb * t.rb * t.S * size
+    cdef int64_t K = t.lanes if t.lanes_are_filters else t.rows
+    cdef int64_t C = t.rows if t.lanes_are_filters else t.lanes
+    cdef int64_t k = it.l0, c = it.r0 + r, slot, i, at
+    cdef char* first = partials + index // t.rb * t.slots * block + r * t.row_step * t.lb * size
+    if r >= it.rows:
+        return
+    for slot in range(1, t.slots):
+        for i in range(t.S):
+            at = t.tap[i] * t.lb * size
+            add(first + at, first + slot * block + at, it.lanes, size)
+    if not t.lanes_are_filters:
+        k, c = c, k
+    at = ((it.g * K + k) * C + c) * t.S
+    out_ops.gather(out + at * out_ops.stored,
+                   (C if t.lanes_are_filters else 1) * t.S * out_ops.stored,
+                   first, t.tap, t.lb, it.lanes, t.S)
+
+
+@cython.final
+cdef class WeightGradient:
+    """An immutable program of engine 2, ready to be executed by any number of threads."""
+    cdef Table t
+    cdef readonly Py_ssize_t items
+    cdef readonly Py_ssize_t scratch_bytes
+    cdef readonly Py_ssize_t shared_bytes
+
+    def __dealloc__(self):
+        for p in (<uintptr_t> self.t.calls, <uintptr_t> self.t.tiles, <uintptr_t> self.t.segments,
+                  <uintptr_t> self.t.panel.windows, <uintptr_t> self.t.offsets_a,
+                  <uintptr_t> self.t.offsets_b, <uintptr_t> self.t.tap):
+            free(<void*> <uintptr_t> p)
+
+    def __init__(self, sh, bl, program, bint lanes_are_filters, lane_planes, int dtype):
+        cdef Table* t = &self.t
+        t.calls = <Call*> copy_rows(program.calls, sizeof(Call) // 8)
+        t.tiles = <Tile*> copy_rows(program.tiles, sizeof(Tile) // 8)
+        t.segments = <Segment*> copy_rows(program.segments, sizeof(Segment) // 8)
+        t.panel.windows = <Window*> copy_rows(
+            [(w.plane, w.shift, w.width, w.position) for w in program.panel.windows], 4)
+        t.panel.n_windows, t.panel.row = len(program.panel.windows), program.panel.row
+        t.offsets_a = <unsigned long long*> copy_rows(program.offsets_a, 1)
+        t.offsets_b = <unsigned long long*> copy_rows(program.offsets_b, 1)
+        t.tap = <int64_t*> copy_rows(program.tap, 1)
+        t.n_segments = len(program.segments)
+        t.N, t.groups, t.lanes, t.rows, t.S = sh.N, sh.groups, sh.lanes, sh.rows, sh.taps
+        t.lane_planes, t.row_planes = lane_planes, sh.row_planes
+        t.tile, t.lb, t.rb, t.slots, t.flush = bl.tile, bl.lb, bl.rb, bl.slots, bl.flush
+        t.tiles_per_n = sum([seg[3] for seg in program.segments])
+        t.row_step = program.row_step
+        t.lanes_are_filters = lanes_are_filters
+        t.ops = pack_ops_of(dtype)
+        self.items = (t.slots * t.groups * ((t.lanes + t.lb - 1) // t.lb)
+                      * ((t.rows + t.rb - 1) // t.rb))
+        self.scratch_bytes = t.ops.computed * (
+            t.tile * t.lb + t.rb * t.panel.row + t.lb * t.rb * t.S)
+        self.shared_bytes = t.ops.computed * t.lb * t.rb * t.S * self.items
+
+    def run(self, cnp.ndarray lane_array, cnp.ndarray row_array, cnp.ndarray out, int out_dtype,
+            int threads):
+        """Execute the program on validated arrays; returns the multiply-adds it issued."""
+        cdef Table* t = &self.t
+        cdef Operand lane = operand(lane_array, t.lanes, t.lane_planes, t.ops)
+        cdef Operand row = operand(row_array, t.rows, t.row_planes, t.ops)
+        cdef const pack_ops* out_ops = pack_ops_of(out_dtype)
+        cdef char* result = <char*> cnp.PyArray_DATA(out)
+        cdef int64_t i, work = 0, items = self.items, rows = self.items // t.slots * t.rb
+        cdef Scratch scratch
+        threads = min(threads, items)
+        scratch = Scratch(threads, self.scratch_bytes, self.shared_bytes)
+        try:
+            with nogil:
+                if threads == 1:
+                    for i in range(items):
+                        work += run_item(t, &lane, &row, i, scratch.own(0), scratch.shared)
+                    for i in range(rows):
+                        finish(t, i, scratch.shared, result, out_ops)
+                else:
+                    for i in prange(items, num_threads=threads, schedule="dynamic", chunksize=1):
+                        work += run_item(t, &lane, &row, i, scratch.own(threadid()),
+                                         scratch.shared)
+                    for i in prange(rows, num_threads=threads, schedule="static"):
+                        finish(t, i, scratch.shared, result, out_ops)
+        finally:
+            scratch.release()
+        return work

@@ -1,0 +1,49 @@
+"""The command line: `python -m xsmmconv`, or the script `xsmmconv`.
+
+A command is a module with `add_arguments(parser)` and `run(arguments) -> exit code`.
+"""
+
+import argparse
+import sys
+
+from xsmmconv._config import VERSION
+from xsmmconv._errors import UnsupportedError
+from xsmmconv.cli import compare, info, plan
+from xsmmconv.cli.errors import UsageError
+
+_COMMANDS = {"compare": compare, "info": info, "plan": plan}
+_EXIT_CODES = """\
+exit codes:
+  0  success
+  1  compare: a result lies outside its error bound
+  2  the command cannot be carried out as given
+  3  this machine cannot run the kernels
+"""
+
+
+def main(argv=None):
+    """Run one command and return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="xsmmconv",
+        description="1-D convolutions on NumPy arrays, on LIBXSMM's batch-reduce kernels.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"xsmmconv {VERSION}")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    for name, module in _COMMANDS.items():
+        text = module.__doc__.strip()
+        command = commands.add_parser(
+            name,
+            help=text.splitlines()[0],
+            description=text,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run, command=name)
+    arguments = parser.parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except (UsageError, UnsupportedError) as error:
+        print(f"xsmmconv {arguments.command}: {error}", file=sys.stderr)
+        return 3 if isinstance(error, UnsupportedError) else 2

@@ -1,0 +1,47 @@
+"""Real-valued data: every element within n*u*sum|x*w| of the exact result.
+
+The exact result is the reference in extended precision, which is exact enough to judge float64.
+"""
+
+import numpy as np
+import problems
+import pytest
+from problems import BACKWARD_WEIGHT, BFLOAT16, OPERATIONS
+
+import xsmmconv
+from xsmmconv import reference
+
+
+@pytest.mark.parametrize("dtype", problems.DTYPES, ids=str)
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+def test_within_bound(problem, operation, dtype):
+    first, second, bias = problems.real_operands(problem, operation, dtype)
+    options = {"bias": bias} if operation.takes_bias else {}
+    got = problems.call(xsmmconv, operation, problem, first, second, **options)
+    _check(got, problem, operation, first, second, **options)
+
+
+@pytest.mark.every(5)
+def test_unrounded_weight_gradient_of_bfloat16(problem):
+    dy, x, _ = problems.real_operands(problem, BACKWARD_WEIGHT, BFLOAT16)
+    got = problems.call(xsmmconv, BACKWARD_WEIGHT, problem, dy, x, dtype=np.float32)
+    assert got.dtype == np.float32
+    _check(got, problem, BACKWARD_WEIGHT, dy, x)
+
+
+def _check(got, problem, operation, *operands, **bias):
+    # Extended precision costs time, and is of use only where the result is as precise as float64.
+    wide = np.longdouble if got.dtype == np.float64 else np.float64
+    operands = [operand.astype(wide) for operand in operands]
+    bias = {name: array.astype(wide) for name, array in bias.items()}
+    expected = problems.call(reference, operation, problem, *operands, **bias)
+    magnitude = problems.call(
+        reference,
+        operation,
+        problem,
+        *map(np.abs, operands),
+        **{name: np.abs(array) for name, array in bias.items()},
+    )
+    terms = problems.terms(problem, operation) + len(bias)
+    bound = reference.error_bound(expected, magnitude, terms, got.dtype)
+    problems.assert_within(got, expected, bound, problem, operation, got.dtype)

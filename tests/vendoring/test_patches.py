@@ -1,0 +1,135 @@
+"""LIBXSMM as a guest of the Python process: each patch, and each flag that matters, by its effect.
+
+Every test fails if its patch is taken away. Code and state are looked at in a process of its own,
+some of it after Python itself has ended: by C's exit handlers, which run in reverse order.
+"""
+
+import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from xsmmconv import _dispatch
+
+DISPATCH = "from xsmmconv import _dispatch\nkernel = _dispatch.dispatch_gemm(32, 6, 8, 32, 8, 32)\n"
+
+AT_EXIT = """
+import ctypes
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+command = ctypes.c_void_p(libc.malloc(200))  # Python's own memory is gone by then
+libc.__cxa_atexit(libc.system, command, None)  # first in, last out
+"""
+
+
+def run(code, **environment):
+    """What a process prints that runs `code`, with nothing of LIBXSMM in its environment."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("LIBXSMM_", "OMP_"))}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env=inherited | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done
+    return done
+
+
+def test_no_lock_file():
+    code = "import os\nprint(*(os.readlink(f'/proc/self/fd/{n}') for n in range(3, 20) if "
+    code += "os.path.exists(f'/proc/self/fd/{n}')))"
+    assert ".libxsmm" not in run(f"{DISPATCH}\n{code}").stdout
+
+
+@pytest.mark.parametrize("verbose", ["0", "1"])
+def test_standard_input_is_open_to_the_end(verbose):
+    code = "libc.strcpy(command, b'test -e /proc/$PPID/fd/0 && echo open')"
+    assert run(f"{AT_EXIT}\n{code}\n{DISPATCH}", LIBXSMM_VERBOSE=verbose).stdout == "open\n"
+
+
+def test_generated_code_stays_in_place_to_the_end():
+    code = """
+import pathlib
+for line in pathlib.Path("/proc/self/maps").read_text().splitlines():
+    first, last = (int(end, 16) for end in line.split()[0].split("-"))
+    if first <= kernel < last:
+        area = f"{first:x}-{last:x}"
+libc.strcpy(command, f"grep -c ^{area} /proc/$PPID/maps".encode())
+"""
+    assert run(f"{AT_EXIT}\n{DISPATCH}\n{code}").stdout == "1\n"
+
+
+def test_the_summary_that_the_user_asks_for_is_printed():
+    assert "LIBXSMM_TARGET" in run(DISPATCH, LIBXSMM_VERBOSE="1").stderr
+    assert run(DISPATCH).stderr == ""
+
+
+def test_the_environment_is_left_alone():
+    code = "import ctypes\nprint(ctypes.CDLL(None).getenv(b'OMP_PROC_BIND'))"
+    assert run(f"{DISPATCH}\n{code}").stdout == "0\n"
+
+
+def test_refused_executable_memory_is_no_kernel_and_then_forgotten():
+    code = """
+import resource
+from xsmmconv import UnsupportedError
+
+def ask(k):
+    try:
+        return "kernel" if _dispatch.dispatch_gemm(32, 6, k, 32, k, 32) else "NULL"
+    except UnsupportedError:
+        return "refused"
+
+ask(7)
+soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (1 << 20, hard))  # what is there stays, nothing comes to it
+during = ask(9)
+resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+print(during, ask(9), ask(10))
+"""
+    assert run(f"{DISPATCH}\n{code}").stdout == "refused kernel kernel\n"
+
+
+def test_a_kernel_too_large_is_refused():
+    code = """
+from xsmmconv import UnsupportedError
+try:
+    _dispatch.dispatch_gemm(59, 5510, 46, 59, 46, 59, "bfloat16")
+except UnsupportedError:
+    print("refused")
+"""
+    assert run(f"{DISPATCH}\n{code}", LIBXSMM_TARGET="skx").stdout == "refused\n"
+
+
+@pytest.mark.parametrize("target", ["hsw", "skx", "cpx"])
+def test_operands_may_overlap(target):
+    dtypes = ["float32", "float64", "bfloat16"][: 2 if target == "hsw" else 3]
+    code = f"""
+for dtype in {dtypes}:
+    for lda, ldb in (2, 8), (32, 2), (2, 2):
+        _dispatch.dispatch_gemm(32, 6, 8, lda, ldb, 32, dtype)
+"""
+    run(f"{DISPATCH}\n{code}", LIBXSMM_TARGET=target)  # a refusal is an exception
+
+
+def test_importing_does_not_initialise():
+    done = run("from xsmmconv import _dispatch", LIBXSMM_VERBOSE="1")
+    assert done.stderr == ""
+
+
+def test_no_memory_is_locked():
+    code = "print(*(line.split()[1] for line in open('/proc/self/status') if 'VmLck' in line))"
+    assert run(f"{DISPATCH}\n{code}").stdout == "0\n"
+
+
+def test_one_module_has_the_library_and_shows_nothing_of_it():
+    modules = Path(_dispatch.__file__).parent.glob("*.so")
+    assert [path for path in modules if b"LIBXSMM ERROR" in path.read_bytes()] == [
+        Path(_dispatch.__file__)
+    ]
+    assert not hasattr(ctypes.CDLL(_dispatch.__file__), "libxsmm_init")
