@@ -20,8 +20,10 @@ from xsmmconv._config import VERSION as __version__
 from xsmmconv._config import show_config
 from xsmmconv._errors import UnsupportedError
 from xsmmconv._threads import get_num_threads, set_num_threads
+from xsmmconv.layers import Conv1d
 
 __all__ = [
+    "Conv1d",
     "UnsupportedError",
     "__version__",
     "conv1d",

@@ -109,11 +109,18 @@ def conv1d(
     >>> xsmmconv.conv1d(x, weight, bias, padding="same", activation="relu")
     array([[ 0.,  0.,  4., 10.]], dtype=float32)
     """
+    parameters = stride, padding, dilation, groups
+    return forward(x, weight, bias, parameters, activation, out, threads)
+
+
+def forward(x, weight, bias, parameters, activation, out, threads, packs=None):
+    """`conv1d`; a layer passes the dictionary of its packed weights along."""
     x, weight = _problem.array("x", x), _problem.array("weight", weight)
     bias = None if bias is None else _problem.array("bias", bias)
     relu = activation is not None and _problem.relu(activation)
+    stride, padding, dilation, groups = parameters
     if not type(stride) is type(padding) is type(dilation) is type(groups) is int:
-        stride, padding, dilation, groups = _problem.parameters(stride, padding, dilation, groups)
+        stride, padding, dilation, groups = _problem.parameters(*parameters)
     prepared = _prepared(
         "forward",
         _problem.forward,
@@ -127,7 +134,7 @@ def conv1d(
         dilation,
         groups,
     )
-    return _run(prepared, {"x": x, "weight": weight}, bias, relu, out, threads)
+    return _run(prepared, {"x": x, "weight": weight}, bias, relu, out, threads, packs)
 
 
 def conv1d_backward_data(
@@ -193,9 +200,16 @@ def conv1d_backward_data(
     >>> xsmmconv.conv1d_backward_data(grad_out, weight, 5, stride=3)
     array([[10.,  1.,  0., 20.,  2.]], dtype=float32)
     """
+    parameters = stride, padding, dilation, groups
+    return backward_data(grad_out, weight, input_width, parameters, out, threads)
+
+
+def backward_data(grad_out, weight, input_width, parameters, out, threads, packs=None):
+    """`conv1d_backward_data`; a layer passes the dictionary of its packed weights along."""
     grad_out, weight = _problem.array("grad_out", grad_out), _problem.array("weight", weight)
+    stride, padding, dilation, groups = parameters
     if not type(stride) is type(padding) is type(dilation) is type(groups) is int:
-        stride, padding, dilation, groups = _problem.parameters(stride, padding, dilation, groups)
+        stride, padding, dilation, groups = _problem.parameters(*parameters)
     prepared = _prepared(
         "backward_data",
         _problem.backward_data,
@@ -209,7 +223,8 @@ def conv1d_backward_data(
         dilation,
         groups,
     )
-    return _run(prepared, {"grad_out": grad_out, "weight": weight}, None, False, out, threads)
+    operands = {"grad_out": grad_out, "weight": weight}
+    return _run(prepared, operands, None, False, out, threads, packs)
 
 
 def conv1d_backward_weight(
@@ -482,12 +497,13 @@ def _prepared(pass_, check, *arguments):
     return _config.core().get_plan(pass_, problem) if problem.N else None, shape, dtype
 
 
-def _run(prepared, operands, bias, relu, out, threads):
+def _run(prepared, operands, bias, relu, out, threads, packs=None):
     """Execute a plan on {name: array}, two operands in its order, and return the result."""
     plan, shape, dtype = prepared
     threads = _threads.resolve(threads)
     if out is None:
-        result = out = np.empty(shape, dtype)
+        # Large results use memory again that earlier ones have left (a plan brings `_memory`).
+        result = out = np.empty(shape, dtype) if plan is None else plan.empty(shape, dtype)
     else:
         inputs = operands if bias is None else {**operands, "bias": bias}
         result = _problem.output(out, shape, dtype, inputs)
@@ -499,5 +515,5 @@ def _run(prepared, operands, bias, relu, out, threads):
     a, b = operands.values()
     if a.ndim == 2:
         a, b, result = (v if v.ndim == 3 else v[np.newaxis] for v in (a, b, result))
-    plan.run(a, b, bias, relu, result, threads)
+    plan.run(a, b, bias, relu, result, threads, packs)
     return out

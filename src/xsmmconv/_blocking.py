@@ -83,8 +83,9 @@ def _longest(sh: CorrelateShape) -> tuple[int, int, int]:
 
 def _tile(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) -> int:
     lanes = m.vector_bytes // sh.item
-    # 32 registers: 3 vectors x 9 filters or 4 x 6; 16 registers (AVX2): 4 x 3.
-    tile = (3 if m.vector_bytes == 64 and sh.K > 6 else 4) * lanes
+    tile = 4 * lanes  # the kernels' own blocks: 4 vectors x 6 filters, with AVX2 4 x 3
+    if width <= tile:
+        return round_up(width, lanes)
     # Few channels: what a wide tile reads still fits L1, and long row segments are written faster.
     wide = 16 * lanes
     if sh.C * (wide + reach) * sh.item <= m.l1_bytes // 2:
@@ -93,7 +94,7 @@ def _tile(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) -> 
             tile *= 2
     if not sh.direct_out:  # the compact tile must fit L1 too
         rows = min(sh.K, 64) * sh.item
-        tile = max(min(tile, m.l1_bytes // 2 // rows // lanes * lanes), 3 * lanes)
+        tile = max(min(tile, m.l1_bytes // 2 // rows // lanes * lanes), 4 * lanes)
     return round_up(even_parts(width, tile), lanes)
 
 
@@ -106,22 +107,28 @@ def _chunk(sh: CorrelateShape, m: Machine, tile: int, width: int, reach: int, pa
     return round_up(min(max(share, tile), width, 8192), tile)
 
 
+def _lists(sh: CorrelateShape, m: Machine, taps: int, reach: int) -> tuple[str, str]:
+    """Kind of the lists, and why. The longer k wins, roughly; reading in place breaks ties."""
+    channels = min(sh.C, 64)
+    if not m.overlap:
+        return "taps", "no kernels with overlapping operands in this copy of LIBXSMM"
+    if reach * sh.item >= REACH_BYTES:
+        return "taps", f"taps reach over {reach} columns, too far for one kernel call"
+    if sh.direct_source and sh.planes == 1 and sh.C <= 32 and 8 * taps >= sh.C:
+        return "channels", f"{taps} taps of {sh.C} channels are read in place"
+    if 2 * taps >= channels:
+        return "channels", f"k = {taps} taps against {channels} channels"
+    return "taps", f"k = {channels} channels against {taps} taps"
+
+
 def correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
     width, taps, reach = _longest(sh)
-    reasons = []
-    if not m.overlap:
-        lists, why = "taps", "no kernels with overlapping operands in this copy of LIBXSMM"
-    elif reach * sh.item >= REACH_BYTES:
-        lists, why = "taps", f"taps reach over {reach} columns, too far for one kernel call"
-    elif 2 * taps >= min(sh.C, 64):
-        lists, why = "channels", f"k = {taps} taps against {min(sh.C, 64)} channels"
-    else:
-        lists, why = "taps", f"k = {min(sh.C, 64)} channels against {taps} taps"
-    reasons.append(f"lists over {lists}: {why}")
+    lists, why = _lists(sh, m, taps, reach)
+    reasons = [f"lists over {lists}: {why}"]
     packed = lists == "taps" or not sh.direct_source or sh.planes > 1
     if packed:
         reasons.append("panel: " + ("fixed leading dimension, no L1 conflicts" if lists == "taps"
-                       else "source is strided or of another type"))
+                       else "the source is strided or of another type"))
     tile = _tile(sh, m, width, taps, reach)
     chunk = _chunk(sh, m, tile, width, reach, packed)
     kb = even_parts(sh.K, 64)

@@ -13,7 +13,7 @@ cimport numpy as cnp
 from xsmmconv._kernel cimport kernel_t
 from xsmmconv._pack cimport pack_ops, pack_ops_of
 from xsmmconv._panel cimport Operand, Panel, Window, pack_panel
-from xsmmconv._memory cimport Scratch, copy_rows, operand
+from xsmmconv._memory cimport Packed, Scratch, copy_rows, operand
 
 cnp.import_array()
 
@@ -241,15 +241,45 @@ cdef class Correlate:
         self.shared_bytes = weight.group * sh.groups * t.source_ops.computed if weight.packed else 0
         self.swapped = swapped
 
-    def run(self, cnp.ndarray source, cnp.ndarray weight, cnp.ndarray bias, bint relu,
-            cnp.ndarray out, int threads):
-        """Execute the program on validated arrays; returns the multiply-adds it issued."""
+    def pack(self, cnp.ndarray weight):
+        """The weights in the layout of this program, for `run` to use again and again."""
+        cdef Packed packed = Packed(self.shared_bytes)
+        self.pack_into(weight, packed.memory, 1)
+        return packed
+
+    cdef void pack_into(self, cnp.ndarray weight, char* memory, int threads):
+        cdef Table* t = &self.t
+        cdef const char* data = <const char*> cnp.PyArray_DATA(weight)
+        cdef Py_ssize_t strides[4]
+        cdef int64_t i
+        # Strides by (group, filter, channel, tap): backward data swaps the roles of the first axes.
+        strides[1], strides[2] = cnp.PyArray_STRIDE(weight, 0), cnp.PyArray_STRIDE(weight, 1)
+        strides[0], strides[3] = t.K * strides[1], cnp.PyArray_STRIDE(weight, 2)
+        if self.swapped:
+            strides[0] = t.C * strides[1]
+            strides[1], strides[2] = strides[2], strides[1]
+        with nogil:
+            if threads == 1:
+                for i in range(t.groups * t.K):
+                    pack_weight_row(t, data, strides, memory, i)
+            else:
+                for i in prange(t.groups * t.K, num_threads=threads, schedule="static"):
+                    pack_weight_row(t, data, strides, memory, i)
+
+    def run(self, cnp.ndarray source, cnp.ndarray weight, Packed packed, cnp.ndarray bias,
+            bint relu, cnp.ndarray out, int threads):
+        """Execute the program on validated arrays; returns the multiply-adds it issued.
+
+        Returns -1, and does nothing, if the program reads arrays in place and these are not plain.
+        """
         cdef Table* t = &self.t
         cdef Arrays v
-        cdef Py_ssize_t strides[4]
         cdef int64_t work = 0, i, items = self.items
         cdef Scratch scratch
-        cdef char* packed
+        if not t.packed and not cnp.PyArray_ISCARRAY_RO(source):
+            return -1
+        if not self.shared_bytes and not cnp.PyArray_ISCARRAY_RO(weight):
+            return -1
         v.source = operand(source, t.C, t.planes, t.source_ops)
         v.bias = NULL
         if bias is not None:
@@ -258,36 +288,20 @@ cdef class Correlate:
         v.relu = relu
         v.weight = <const char*> cnp.PyArray_DATA(weight)
         threads = min(threads, items)
-        scratch = Scratch(threads, self.scratch_bytes, self.shared_bytes)
-        packed = scratch.shared
-        # Strides by (group, filter, channel, tap): backward data swaps the roles of the first axes.
-        strides[3] = cnp.PyArray_STRIDE(weight, 2)
-        if self.swapped:
-            strides[0] = t.C * cnp.PyArray_STRIDE(weight, 0)
-            strides[1], strides[2] = cnp.PyArray_STRIDE(weight, 1), cnp.PyArray_STRIDE(weight, 0)
-        else:
-            strides[0] = t.K * cnp.PyArray_STRIDE(weight, 0)
-            strides[1], strides[2] = cnp.PyArray_STRIDE(weight, 0), cnp.PyArray_STRIDE(weight, 1)
-        try:
-            with nogil:
-                if t.unreached:
-                    for i in prange(t.N * t.groups * t.K, num_threads=threads,
-                                    schedule="static"):
-                        fill_row(t, &v, i)
-                if threads == 1:
-                    if self.shared_bytes:
-                        for i in range(t.groups * t.K):
-                            pack_weight_row(t, v.weight, strides, packed, i)
-                        v.weight = packed
-                    for i in range(items):
-                        work += run_item(t, &v, i, scratch.own(0))
-                else:
-                    if self.shared_bytes:
-                        for i in prange(t.groups * t.K, num_threads=threads, schedule="static"):
-                            pack_weight_row(t, v.weight, strides, packed, i)
-                        v.weight = packed
-                    for i in prange(items, num_threads=threads, schedule="dynamic", chunksize=1):
-                        work += run_item(t, &v, i, scratch.own(threadid()))
-        finally:
-            scratch.release()
+        scratch = Scratch(threads, self.scratch_bytes, 0 if packed is not None else self.shared_bytes)
+        if packed is not None:
+            v.weight = packed.memory
+        elif self.shared_bytes:
+            self.pack_into(weight, scratch.shared, threads)
+            v.weight = scratch.shared
+        with nogil:
+            if t.unreached:
+                for i in prange(t.N * t.groups * t.K, num_threads=threads, schedule="static"):
+                    fill_row(t, &v, i)
+            if threads == 1:
+                for i in range(items):
+                    work += run_item(t, &v, i, scratch.own(0))
+            else:
+                for i in prange(items, num_threads=threads, schedule="dynamic", chunksize=1):
+                    work += run_item(t, &v, i, scratch.own(threadid()))
         return work

@@ -41,7 +41,7 @@ class Program:
     tiles: list[tuple] = field(default_factory=list)
     segments: list[tuple] = field(default_factory=list)
     phases: list[tuple] = field(default_factory=list)
-    kernels: set = field(default_factory=set)
+    kernels: dict[tuple, int] = field(default_factory=dict)
 
 
 def weight_layout(sh: CorrelateShape, bl: CorrelateBlocking, run_list, S: int,
@@ -90,9 +90,9 @@ class _Lowering:
         kernels = []
         for n in (min(bl.kb, sh.K), sh.K % bl.kb):
             shape = (m, n, k, lda, ldb, ldc, beta)
-            kernels += [self.kernel(*shape) if n else 0, m * n * k * count]
-            if n:
-                self.program.kernels.add(shape)
+            if n and shape not in self.program.kernels:
+                self.program.kernels[shape] = self.kernel(*shape)
+            kernels += [self.program.kernels.get(shape, 0), m * n * k * count]
         self.program.calls.append((kernels[0], kernels[2], kernels[1], kernels[3], a * sh.item,
                                    b * sh.item, c * sh.item, start, count))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from xsmmconv._blocking import WeightBlocking, WeightShape
-from xsmmconv._geometry import Phase, Rectangle, cover, pieces, walk
+from xsmmconv._geometry import Phase, Rectangle, cover, next_change, pieces, walk
 from xsmmconv._layout import SourceLayout, in_place, panel
 
 
@@ -27,7 +27,7 @@ class WeightProgram:
     calls: list[tuple] = field(default_factory=list)
     tiles: list[tuple] = field(default_factory=list)
     segments: list[tuple] = field(default_factory=list)
-    kernels: set = field(default_factory=set)
+    kernels: dict[tuple, int] = field(default_factory=dict)
 
 
 class _Lowering:
@@ -51,8 +51,9 @@ class _Lowering:
         if m == 0 or n == 0:
             return 0
         shape = (m, n, k, self.bl.lb, ldb, ldc, 1)
-        self.program.kernels.add(shape)
-        return self.kernel(*shape)
+        if shape not in self.program.kernels:
+            self.program.kernels[shape] = self.kernel(*shape)
+        return self.program.kernels[shape]
 
     def reduce(self, taps: int, ldb: int, a: int, b: int, c: int, length: int):
         """Calls that reduce over `length` positions; n = taps, or all row channels if taps is 0."""
@@ -82,39 +83,40 @@ class _Lowering:
             for j in range(rect.j0, rect.j1):
                 self.reduce(0, source.row, 0, position[j], self.program.tap[run.taps[j]], length)
 
-    def mixed_tile(self, runs, first_run: int, a: int, b: int):
+    def mixed_tile(self, ranges: list[tuple[int, int, int, int]]):
         """Each tap reduces over its own range of positions, n = row channels of the panel."""
         source = self.program.panel
-        for r, run in enumerate(runs):
-            for j, t in enumerate(run.taps):
-                lo, hi = max(a, run.first_valid(j)), min(b, run.end_valid(j))
-                if lo < hi:
-                    self.reduce(0, source.row, lo - a,
-                                source.positions[first_run + r][j] + lo - a,
-                                self.program.tap[t], hi - lo)
+        for r, j, lo, hi in ranges:
+            self.reduce(0, source.row, lo, source.positions[r][j] + lo,
+                        self.program.tap[self.run_list[r].taps[j]], hi - lo)
 
-    def plain(self, rects: list[Rectangle], a: int, b: int) -> bool:
-        """Whether all taps of the tile use all of it, and one kernel per run can serve them."""
-        if any((r.a, r.b) != (a, b) for r in rects):
-            return False
+    def uniform(self, phase: Phase, first_run: int, a: int, b: int) -> list[Rectangle] | None:
+        """The taps of a tile, if they all use all of it and one kernel per run can serve them."""
+        if next_change(phase, a) < b:
+            return None
+        rects = [rect for r, run in enumerate(phase.runs)
+                 for rect in cover(run, first_run + r, a, b, 0, len(run.taps))]
         # Lists with n = taps need a kernel for each number of taps: only whole runs get one.
-        return self.bl.lists == "channels" or all(
-            r.j1 - r.j0 == len(self.run_list[r.run].taps) for r in rects)
-
-    def rectangles(self, phase: Phase, first_run: int, a: int, b: int) -> list[Rectangle]:
-        return [rect for r, run in enumerate(phase.runs)
-                for rect in cover(run, first_run + r, a, b, 0, len(run.taps))]
+        whole = all(r.j1 - r.j0 == len(self.run_list[r.run].taps) for r in rects)
+        return rects if whole or self.bl.lists == "channels" else None
 
     def tile(self, phase: Phase, first_run: int, a: int, b: int) -> int:
-        rects = self.rectangles(phase, first_run, a, b)
-        key = (first_run, b - a, *((r.run, r.a - a, r.b - a, r.j0, r.j1) for r in rects))
+        rects = self.uniform(phase, first_run, a, b)
+        ranges = []
+        if rects is None:
+            for r, run in enumerate(phase.runs, first_run):
+                for j in range(len(run.taps)):
+                    lo, hi = max(a, run.first_valid(j)), min(b, run.end_valid(j))
+                    if lo < hi:
+                        ranges.append((r, j, lo - a, hi - a))
+        key = (b - a, rects is None, *(ranges or ((r.run, r.j0, r.j1) for r in rects or ())))
         if key not in self.tiles:
             start = len(self.program.calls)
-            packed = self.bl.packed or not self.plain(rects, a, b)
-            if self.plain(rects, a, b):
-                self.uniform_tile(rects, packed)
+            packed = self.bl.packed or rects is None
+            if rects is None:
+                self.mixed_tile(ranges)
             else:
-                self.mixed_tile(phase.runs, first_run, a, b)
+                self.uniform_tile(rects, packed)
             self.tiles[key] = len(self.program.tiles)
             self.program.tiles.append((start, len(self.program.calls) - start, int(packed)))
         return self.tiles[key]
@@ -122,7 +124,7 @@ class _Lowering:
     def phase(self, phase: Phase, first_run: int):
         for a, width, count in walk(phase, self.bl.tile, self.bl.step):
             narrow = width
-            if not self.plain(self.rectangles(phase, first_run, a, a + width), a, a + width):
+            if self.uniform(phase, first_run, a, a + width) is None:
                 narrow = min(width, self.panel_columns)
             while width:
                 part = width // narrow * narrow

@@ -10,7 +10,10 @@ cdef class Scratch:
     cdef Py_ssize_t stride
     cdef char* shared
     cdef char* own(self, int thread) noexcept nogil
-    cdef void release(self)
+
+
+cdef class Packed:
+    cdef char* memory
 
 
 cdef void* copy_rows(rows, Py_ssize_t fields) except? NULL

@@ -1,64 +1,149 @@
-"""Scratch memory of one execution: a block per thread and one shared, from a small pool.
+"""Memory for scratch and for results, from bounded pools; and tables for the engines.
 
-Large blocks fresh from the system cost a page fault per 4 KB at every call; the pool keeps a few
-of them. It is bounded in number and in bytes, and used under the GIL only.
+A large block fresh from the system costs a page fault per 4 KB, at every call anew; that is more
+time than many a convolution takes. So blocks are kept for a while: a few, of bounded size, and those
+that nobody asked for within seconds go back to the system with the next call.
 """
+from cpython.buffer cimport PyBuffer_FillInfo
+from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport free, malloc
-from libc.stdint cimport uintptr_t
-from libc.stdint cimport int64_t
 from posix.stdlib cimport posix_memalign
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+cimport cython
 cimport numpy as cnp
+
+import numpy as np
 
 cnp.import_array()
 
-cdef Py_ssize_t POOLED = 8
-cdef Py_ssize_t POOLED_BYTES = 16 << 20
-cdef Py_ssize_t ALIGN = 4096
+cdef extern from "<sys/mman.h>" nogil:
+    enum: MADV_HUGEPAGE
+    int madvise(void* address, size_t length, int advice)
 
-cdef list _pool = []  # (address, bytes), most recently used last
-
-
-cdef Py_ssize_t rounded(Py_ssize_t size):
-    # An extra cache line per block: blocks of equal size must not fall into the same cache sets.
-    return (size + 127) // 64 * 64
+cdef Py_ssize_t HUGE_PAGE = 2 << 20
+# Below this size malloc recycles memory by itself.
+cdef Py_ssize_t SMALL_RESULT = 1 << 17
 
 
-cdef class Scratch:
-    def __cinit__(self, int threads, Py_ssize_t per_thread, Py_ssize_t shared):
+cdef double seconds():
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return now.tv_sec + 1e-9 * now.tv_nsec
+
+
+@cython.final
+cdef class Pool:
+    """Blocks that were given back. Every method holds the GIL from beginning to end."""
+    cdef list blocks         # (address, bytes, time of return), the latest last
+    cdef Py_ssize_t held     # bytes in `blocks`
+    cdef Py_ssize_t most     # bytes to hold at most
+    cdef double keep         # seconds to hold a block that nobody asks for
+
+    def __cinit__(self, Py_ssize_t most, double keep):
+        self.blocks, self.held, self.most, self.keep = [], 0, most, keep
+
+    cdef char* take(self, Py_ssize_t need, Py_ssize_t* size) except NULL:
+        """A block of at least `need` bytes; its true size goes to `size`."""
         cdef void* memory = NULL
-        cdef Py_ssize_t need, i
-        self.stride = rounded(per_thread)
-        need = self.stride * threads + rounded(shared)
-        for i in range(len(_pool) - 1, -1, -1):
-            if _pool[i][1] >= need:
-                address, self.size = _pool.pop(i)
-                self.memory = <char*> <uintptr_t> address
-                break
-        else:
-            self.size = (need + ALIGN - 1) // ALIGN * ALIGN
-            if posix_memalign(&memory, 64, self.size) != 0:
-                raise MemoryError(f"no memory for {self.size} bytes of scratch "
-                                  f"({threads} threads, {per_thread} bytes each, {shared} shared)")
-            self.memory = <char*> memory
+        cdef Py_ssize_t i
+        for i in range(len(self.blocks) - 1, -1, -1):
+            # Not much larger either: a small request must not occupy a huge block.
+            if need <= self.blocks[i][1] <= 2 * need + HUGE_PAGE:
+                address, size[0], _ = self.blocks.pop(i)
+                self.held -= size[0]
+                return <char*> <uintptr_t> address
+        self.trim(self.most)
+        align = HUGE_PAGE if need >= 2 * HUGE_PAGE else 4096
+        size[0] = (max(need, 1) + 4095) // 4096 * 4096
+        if posix_memalign(&memory, align, size[0]) != 0:
+            self.trim(0)
+            if posix_memalign(&memory, align, size[0]) != 0:
+                raise MemoryError(f"no memory for a block of {size[0]} bytes")
+        if align == HUGE_PAGE:
+            madvise(memory, size[0], MADV_HUGEPAGE)  # only a hint: fewer page faults
+        return <char*> memory
+
+    cdef void give(self, char* memory, Py_ssize_t size):
+        self.blocks.append((<uintptr_t> memory, size, seconds()))
+        self.held += size
+        self.trim(self.most)
+
+    cdef void trim(self, Py_ssize_t most):
+        """Free the oldest blocks until at most `most` bytes are held, and all that are too old."""
+        cdef double oldest = seconds() - self.keep
+        while self.blocks and (self.held > most or self.blocks[0][2] < oldest):
+            address, size, _ = self.blocks.pop(0)
+            self.held -= size
+            free(<void*> <uintptr_t> address)
+
+
+cdef Pool scratch_pool = Pool(64 << 20, 60)
+cdef Pool result_pool = Pool(512 << 20, 5)
+
+
+def pooled_bytes():
+    """Bytes held for scratch and for results."""
+    return scratch_pool.held, result_pool.held
+
+
+@cython.final
+cdef class Scratch:
+    """A block per thread and one shared, for one execution."""
+
+    def __cinit__(self, int threads, Py_ssize_t per_thread, Py_ssize_t shared):
+        # An extra cache line per block: equal sizes must not fall into the same cache sets.
+        self.stride = (per_thread + 127) // 64 * 64
+        self.memory = scratch_pool.take(self.stride * threads + shared, &self.size)
         self.shared = self.memory + self.stride * threads
 
     cdef char* own(self, int thread) noexcept nogil:
         return self.memory + thread * self.stride
 
-    cdef void release(self):
-        """Give the memory back to the pool, or to the system if it is too much to keep."""
-        if self.memory == NULL:
-            return
-        if self.size > POOLED_BYTES:
-            free(self.memory)
-        else:
-            _pool.append((<uintptr_t> self.memory, self.size))
-            if len(_pool) > POOLED:
-                free(<void*> <uintptr_t> _pool.pop(0)[0])
+    def __dealloc__(self):
+        if self.memory != NULL:
+            scratch_pool.give(self.memory, self.size)
+
+
+@cython.final
+cdef class Packed:
+    """Weights in the layout of a program, kept for many executions."""
+
+    def __cinit__(self, Py_ssize_t size):
         self.memory = NULL
+        if posix_memalign(<void**> &self.memory, 64, max(size, 1)) != 0:
+            raise MemoryError(f"no memory for {size} bytes of packed weights")
 
     def __dealloc__(self):
         free(self.memory)
+
+
+@cython.final
+cdef class Block:
+    """Memory of a result. It goes back to the pool when the last array that uses it has gone."""
+    cdef char* memory
+    cdef Py_ssize_t size
+    cdef Py_ssize_t used
+
+    def __cinit__(self, Py_ssize_t used):
+        self.used = used
+        self.memory = result_pool.take(used, &self.size)
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        PyBuffer_FillInfo(view, self, self.memory, self.used, False, flags)
+
+    def __dealloc__(self):
+        if self.memory != NULL:
+            result_pool.give(self.memory, self.size)
+
+
+def empty(shape, dtype):
+    """Like numpy.empty, with recycled memory for large arrays."""
+    cdef Py_ssize_t size = dtype.itemsize
+    for extent in shape:
+        size *= extent
+    if size < SMALL_RESULT:
+        return np.empty(shape, dtype)
+    return np.ndarray(shape, dtype, Block(size))
 
 
 cdef void* copy_rows(rows, Py_ssize_t fields) except? NULL:

@@ -12,7 +12,7 @@ from collections import OrderedDict
 
 import numpy as np
 
-from xsmmconv import _dispatch
+from xsmmconv import _dispatch, _memory
 from xsmmconv._blocking import (
     CorrelateShape,
     Machine,
@@ -73,11 +73,6 @@ def _may_write_in_place(length: int) -> bool:
     return False
 
 
-def _plain(array) -> bool:
-    flags = array.flags
-    return flags.c_contiguous and flags.aligned
-
-
 class Plan:
     """How one pass of one problem is computed. Made by `xsmmconv.plan`.
 
@@ -129,9 +124,10 @@ class Plan:
         phases = (forward_phases if forward else backward_data_phases)(p.W, p.S, p.Q, p.s, p.d,
                                                                       p.pl)
         out_width = p.Q if forward else p.W
+        source_width = p.W if forward else p.Q
         direct_out = (self._same_type and all(phase.step == 1 for phase in phases)
                       and _may_write_in_place(out_width))
-        shape = CorrelateShape(max(1, p.N), p.g, C, K, phases, p.W if forward else p.Q,
+        shape = CorrelateShape(max(1, p.N), p.g, C, K, phases, source_width,
                                p.s if forward else 1, out_width, self._item,
                                self._same_type and self._in_place, direct_out)
         self._blocking = correlate_blocking(shape, self._machine)
@@ -157,6 +153,8 @@ class Plan:
         self._engine = WeightGradient(shape, self._blocking, self._program, filters,
                                       1 if filters else p.s, self._code)
 
+    empty = staticmethod(_memory.empty)
+
     def with_output_shape(self, shape) -> Plan:
         """The same plan for inputs without a batch axis."""
         plan = copy.copy(self)
@@ -169,19 +167,28 @@ class Plan:
             self._variants["strided"] = Plan(self.pass_, self.problem, in_place=False)
         return self._variants["strided"]
 
-    def run(self, a, b, bias, relu, out, threads) -> int:
-        """Execute on validated arrays; returns the number of multiply-adds issued."""
+    def run(self, a, b, bias, relu, out, threads, packs=None) -> int:
+        """Execute on validated arrays; returns the number of multiply-adds issued.
+
+        `packs` is a dictionary in which a layer keeps its weights, packed, by their layout.
+        """
         if self.problem.N == 0:
             return 0
-        if self._in_place and not (_plain(a) and _plain(b)):
-            return self._for_strided().run(a, b, bias, relu, out, threads)
         if self.pass_ == "backward_weight":
             lanes, rows = (a, b) if self._lanes == "grad_out" else (b, a)
-            dtype = _DTYPES[out.dtype.name][0]
-            return self._engine.run(lanes, rows, out, dtype, threads)
-        if bias is not None:
-            bias = np.ascontiguousarray(bias, "f8" if self._item == 8 else "f4")
-        return self._engine.run(a, b, bias, relu, out, threads)
+            issued = self._engine.run(lanes, rows, out, _DTYPES[out.dtype.name][0], threads)
+        else:
+            if bias is not None and bias.dtype.itemsize != self._item:
+                bias = bias.astype("f8" if self._item == 8 else "f4")
+            packed = None
+            if packs is not None and self._program.weight.packed:
+                packed = packs.get(self._program.weight)
+                if packed is None:
+                    packed = packs[self._program.weight] = self._engine.pack(b)
+            issued = self._engine.run(a, b, packed, bias, relu, out, threads)
+        if issued < 0:
+            return self._for_strided().run(a, b, bias, relu, out, threads, packs)
+        return issued
 
     def issued_multiply_adds(self) -> int:
         """Execute once on zeros and add up m*n*k*(list length) of every kernel call."""

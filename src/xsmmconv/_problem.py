@@ -180,6 +180,19 @@ def forward(x_shape, x_dtype, weight_shape, weight_dtype, bias, *parameters, nam
     return problem, _result(x_shape, problem.y_shape, dtype), dtype
 
 
+def layer(weight, bias, parameters):
+    """A layer: what can be said of its arguments before there is an input."""
+    bias = None if bias is None else (bias.shape, bias.dtype)
+    dtype = _common_dtype({"weight": weight.dtype}, bias)
+    K, _, S = _extents("weight", weight.shape, "KCS")
+    groups = _check_parameters(parameters)
+    _check_divides(groups, "weight", weight.shape, K)
+    _check_bias(bias, K)
+    stride, padding, dilation, _ = parameters
+    _padding(padding, S, stride, dilation)
+    return dtype
+
+
 def planned(x_shape, weight_shape, dtype, parameters):
     """plan: the problem alone; all three arrays of a plan must be possible."""
     names = "x_shape", "weight_shape"
@@ -277,13 +290,13 @@ def _problem(N, C, K, S, W, parameters, dtype, fitting):
 
 
 def _common_dtype(operands, bias=None):
-    """The dtype of both operands ({name: dtype}); a bias has it too or is float32."""
-    (first, dtype), (second, other) = operands.items()
+    """The dtype of the operands ({name: dtype}); a bias has it too or is float32."""
+    first, dtype = next(iter(operands.items()))
     for name, found in operands.items():
         if found not in DTYPES:
             raise TypeError(f"{name} should be float32, float64 or bfloat16, not {found!r}")
-    if dtype != other:
-        raise TypeError(f"{first} is {dtype} and {second} is {other}: they should have one dtype")
+        if found != dtype:
+            raise TypeError(f"{first} is {dtype} and {name} is {found}: they should have one dtype")
     if bias is not None and bias[1] not in (dtype, DTYPES[0]):
         raise TypeError(f"bias should be {dtype} like {first}, or float32, not {bias[1]!r}")
     return dtype

@@ -208,6 +208,7 @@ cdef class WeightGradient:
     cdef readonly Py_ssize_t items
     cdef readonly Py_ssize_t scratch_bytes
     cdef readonly Py_ssize_t shared_bytes
+    cdef bint in_place
 
     def __dealloc__(self):
         for p in (<uintptr_t> self.t.calls, <uintptr_t> self.t.tiles, <uintptr_t> self.t.segments,
@@ -234,6 +235,7 @@ cdef class WeightGradient:
         t.row_step = program.row_step
         t.lanes_are_filters = lanes_are_filters
         t.ops = pack_ops_of(dtype)
+        self.in_place = not bl.packed
         self.items = (t.slots * t.groups * ((t.lanes + t.lb - 1) // t.lb)
                       * ((t.rows + t.rb - 1) // t.rb))
         self.scratch_bytes = t.ops.computed * (
@@ -242,7 +244,10 @@ cdef class WeightGradient:
 
     def run(self, cnp.ndarray lane_array, cnp.ndarray row_array, cnp.ndarray out, int out_dtype,
             int threads):
-        """Execute the program on validated arrays; returns the multiply-adds it issued."""
+        """Execute the program on validated arrays; returns the multiply-adds it issued.
+
+        Returns -1, and does nothing, if the program reads rows in place and these are not plain.
+        """
         cdef Table* t = &self.t
         cdef Operand lane = operand(lane_array, t.lanes, t.lane_planes, t.ops)
         cdef Operand row = operand(row_array, t.rows, t.row_planes, t.ops)
@@ -250,21 +255,20 @@ cdef class WeightGradient:
         cdef char* result = <char*> cnp.PyArray_DATA(out)
         cdef int64_t i, work = 0, items = self.items, rows = self.items // t.slots * t.rb
         cdef Scratch scratch
+        if self.in_place and not cnp.PyArray_ISCARRAY_RO(row_array):
+            return -1
         threads = min(threads, items)
         scratch = Scratch(threads, self.scratch_bytes, self.shared_bytes)
-        try:
-            with nogil:
-                if threads == 1:
-                    for i in range(items):
-                        work += run_item(t, &lane, &row, i, scratch.own(0), scratch.shared)
-                    for i in range(rows):
-                        finish(t, i, scratch.shared, result, out_ops)
-                else:
-                    for i in prange(items, num_threads=threads, schedule="dynamic", chunksize=1):
-                        work += run_item(t, &lane, &row, i, scratch.own(threadid()),
-                                         scratch.shared)
-                    for i in prange(rows, num_threads=threads, schedule="static"):
-                        finish(t, i, scratch.shared, result, out_ops)
-        finally:
-            scratch.release()
+        with nogil:
+            if threads == 1:
+                for i in range(items):
+                    work += run_item(t, &lane, &row, i, scratch.own(0), scratch.shared)
+                for i in range(rows):
+                    finish(t, i, scratch.shared, result, out_ops)
+            else:
+                for i in prange(items, num_threads=threads, schedule="dynamic", chunksize=1):
+                    work += run_item(t, &lane, &row, i, scratch.own(threadid()),
+                                     scratch.shared)
+                for i in prange(rows, num_threads=threads, schedule="static"):
+                    finish(t, i, scratch.shared, result, out_ops)
         return work
