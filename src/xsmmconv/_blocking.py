@@ -63,6 +63,8 @@ class CorrelateShape:
 @dataclass(frozen=True, slots=True)
 class CorrelateBlocking:
     lists: str  # "channels": k = taps, overlapping columns; "taps": k = channels
+    lanes: str  # m, the vectorised dimension of the kernels: "columns" or "filters"
+    nb: int  # batch rows of a work item (lanes = filters: n = columns x nb)
     packed: bool  # the source is copied to a panel per chunk
     direct: bool  # kernels write the rows of the output themselves
     tile: int  # columns of a kernel call
@@ -121,9 +123,34 @@ def _lists(sh: CorrelateShape, m: Machine, taps: int, reach: int) -> tuple[str, 
     return "taps", f"k = {channels} channels against {taps} taps"
 
 
+def _filters_in_lanes(sh: CorrelateShape, m: Machine, width: int, reach: int) -> CorrelateBlocking:
+    """Channels innermost in a transposed panel; n = columns x nb rows of the batch."""
+    tile = even_parts(width, 96)
+    # Short rows: a whole number of equal batch blocks, of about 64 columns together.
+    nb = max(b for b in range(1, ceil_div(64, width) + 1) if sh.N % b == 0)
+    kb, cb = even_parts(sh.K, 64), even_parts(sh.C, 64)
+    columns = m.l2_bytes // 2 // (sh.C * nb * sh.item * sh.planes) - reach
+    share = max(ceil_div(width * sh.N * sh.groups, ITEMS), 2 * tile, reach)
+    chunk = round_up(min(max(min(share, columns), tile), width), tile)
+    items = sh.N // nb * sh.groups * ceil_div(width, chunk)
+    k_parts = min(ceil_div(sh.K, kb), ceil_div(ITEMS // 2, items))
+    reasons = ("filters in the lanes, n = columns x rows of the batch: many channels and filters",
+               "lists over taps: k = channels", "panel: transposed, channels innermost",
+               "compact tile, then the rows")
+    return CorrelateBlocking("taps", "filters", nb, True, False, tile, 1, kb, cb, chunk, k_parts,
+                             reasons)
+
+
 def correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
     width, taps, reach = _longest(sh)
     lists, why = _lists(sh, m, taps, reach)
+    lanes = m.vector_bytes // sh.item
+    if sh.K >= lanes and sh.C >= lanes // 2:
+        # Worth two transposes (about 75 multiply-adds each) if there is enough to compute, or if
+        # columns would not fill the lanes anyway.
+        enough = lists == "taps" and 75 * (sh.C + sh.K) <= taps * sh.C * sh.K
+        if enough or width <= 2 * lanes:
+            return _filters_in_lanes(sh, m, width, reach)
     reasons = [f"lists over {lists}: {why}"]
     packed = lists == "taps" or not sh.direct_source or sh.planes > 1
     if packed:
@@ -137,8 +164,8 @@ def correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
     items = sh.N * sh.groups * ceil_div(width, chunk)
     k_parts = min(ceil_div(sh.K, kb), ceil_div(ITEMS // 2, items))
     border = min(tile, m.vector_bytes // sh.item)
-    return CorrelateBlocking(lists, packed, direct, tile, border, kb, even_parts(sh.C, 64), chunk,
-                             k_parts, tuple(reasons))
+    return CorrelateBlocking(lists, "columns", 1, packed, direct, tile, border, kb,
+                             even_parts(sh.C, 64), chunk, k_parts, tuple(reasons))
 
 
 @dataclass(frozen=True, slots=True)

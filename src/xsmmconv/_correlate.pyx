@@ -12,7 +12,7 @@ cimport numpy as cnp
 
 from xsmmconv._kernel cimport kernel_t
 from xsmmconv._pack cimport pack_ops, pack_ops_of
-from xsmmconv._panel cimport Operand, Panel, Window, pack_panel
+from xsmmconv._panel cimport Operand, Panel, Window, pack_panel, pack_transposed
 from xsmmconv._memory cimport Packed, Scratch, copy_rows, operand
 
 cnp.import_array()
@@ -84,33 +84,57 @@ cdef struct Table:
     int64_t chunk
     int64_t chunks
     int64_t k_parts
+    int64_t nb           # batch rows of an item
+    int64_t column       # distance of positions in the source, elements
     int64_t weight_k     # strides of the weight layout, elements
     int64_t weight_c
     int64_t weight_block
     int64_t weight_group
     bint packed
+    bint filters_in_lanes
     bint direct
     bint unreached       # there are columns that no phase covers: exact zeros, or the bias
+    int64_t compact_bytes
     const pack_ops* source_ops
+    const pack_ops* computed_ops
     const pack_ops* out_ops
 
 
-cdef int64_t run_tile(const Table* t, const Arrays* v, Tile* tile, const char* source,
-                      const char* weight, char* result, int64_t ldc, int64_t width, int64_t filters,
-                      bint tail) noexcept nogil:
+cdef int64_t run_tile(const Table* t, Tile* tile, const char* source, const char* weight,
+                      char* result, int64_t ldc, int64_t width, int64_t filters) noexcept nogil:
     """All kernel calls of one tile for one block of filters; returns the multiply-adds issued."""
     cdef int64_t i, k, work = 0, size = t.source_ops.computed
+    cdef bint tail = filters != t.kb
     cdef Call* call
-    if tile.fill:
+    cdef kernel_t kernel
+    if tile.fill and t.filters_in_lanes:
+        memset(result, 0, width * t.nb * t.kb * size)
+    elif tile.fill:
         for k in range(filters):
             memset(result + k * ldc * size, 0, width * size)
     for i in range(tile.calls):
         call = &t.calls[tile.first_call + i]
-        (call.tail if tail else call.kernel)(
-            source + call.a, weight + call.b, result + call.c, &call.count,
-            t.offsets_a + call.first, t.offsets_b + call.first)
+        kernel = call.tail if tail else call.kernel
+        if t.filters_in_lanes:
+            kernel(weight + call.b, source + call.a, result + call.c, &call.count,
+                   t.offsets_b + call.first, t.offsets_a + call.first)
+        else:
+            kernel(source + call.a, weight + call.b, result + call.c, &call.count,
+                   t.offsets_a + call.first, t.offsets_b + call.first)
         work += call.tail_work if tail else call.work
     return work
+
+
+cdef void store_tile(const Table* t, const Arrays* v, Phase* phase, char* out, const char* result,
+                     int64_t ldc, int64_t width, int64_t first_filter, int64_t filters) \
+        noexcept nogil:
+    """Finish the rows of a tile: bias, ReLU, rounding, and the step of the phase."""
+    cdef int64_t k, size = t.source_ops.computed, stored = t.out_ops.stored
+    cdef const char* bias
+    for k in range(filters):
+        bias = v.bias + (first_filter + k) * size if v.bias != NULL else NULL
+        t.out_ops.store(out + k * t.out_width * stored, phase.step * stored,
+                        result + k * ldc * size, width, bias, v.relu)
 
 
 cdef int64_t run_segment(const Table* t, const Arrays* v, Phase* phase, Segment* seg, int64_t m0,
@@ -118,28 +142,49 @@ cdef int64_t run_segment(const Table* t, const Arrays* v, Phase* phase, Segment*
         noexcept nogil:
     """The tiles of a segment that start in the chunk at m0, for the filters k0, k0 + 1, ..."""
     cdef int64_t size = t.source_ops.computed, stored = t.out_ops.stored
-    cdef int64_t filters = min(t.kb, t.K - k0), work = 0, i, k, m
-    cdef int64_t row = n * t.groups * t.K + g * t.K + k0
-    cdef bint tail = filters != t.kb
-    cdef bint finish = not t.direct or v.bias != NULL or v.relu
+    cdef int64_t filters = min(t.kb, t.K - k0), first = g * t.K + k0, work = 0, i, j, m
+    cdef int64_t row_bytes = t.out_width * stored, ldc = t.out_width if t.direct else t.tile
     cdef const char* weight = v.weight + (g * t.weight_group + k0 * t.weight_k) * size
-    cdef const char* bias
     cdef char* out
     cdef char* result
-    cdef int64_t ldc = t.out_width if t.direct else t.tile
+    cdef char* rows = compact + t.tile * t.nb * t.kb * size
+    cdef bint finish = v.bias != NULL or v.relu
+    cdef bint plain = not finish and phase.step == 1 and t.out_ops == t.computed_ops
     cdef int64_t end = min(seg.count, (m0 + t.chunk - seg.start + seg.width - 1) // seg.width)
     for i in range(max(0, (m0 - seg.start + seg.width - 1) // seg.width), end):
         m = seg.start + i * seg.width
-        out = v.out + (row * t.out_width + phase.first + m * phase.step) * stored
+        out = (v.out + (n * t.groups * t.K + first) * row_bytes
+               + (phase.first + m * phase.step) * stored)
         result = out if t.direct else compact
-        work += run_tile(t, v, &t.tiles[seg.tile], base + m * size, weight, result, ldc, seg.width,
-                         filters, tail)
-        if finish:
-            for k in range(filters):
-                bias = v.bias + (g * t.K + k0 + k) * size if v.bias != NULL else NULL
-                t.out_ops.store(out + k * t.out_width * stored, phase.step * stored,
-                                result + k * ldc * size, seg.width, bias, v.relu)
+        work += run_tile(t, &t.tiles[seg.tile], base + m * t.column * size, weight, result, ldc,
+                         seg.width, filters)
+        if t.filters_in_lanes:
+            for j in range(t.nb):
+                if plain:
+                    t.computed_ops.transpose(out + j * t.groups * t.K * row_bytes, t.out_width,
+                                             compact + j * t.kb * size, t.nb * t.kb * size, size,
+                                             seg.width, filters)
+                    continue
+                t.computed_ops.transpose(rows, t.tile, compact + j * t.kb * size,
+                                         t.nb * t.kb * size, size, seg.width, filters)
+                store_tile(t, v, phase, out + j * t.groups * t.K * row_bytes, rows, t.tile,
+                           seg.width, first, filters)
+        elif finish or not t.direct:
+            store_tile(t, v, phase, out, result, ldc, seg.width, first, filters)
     return work
+
+
+cdef void pack_weight_channel(const Table* t, const char* src, const Py_ssize_t* strides, char* dst,
+                              int64_t row) noexcept nogil:
+    """The same for one channel of one group where filters fill the lanes: [tap][filter]."""
+    cdef int64_t g = row // t.C, c = row % t.C, k = 0
+    cdef int64_t place = g * t.weight_group + c * t.weight_c
+    src += g * strides[0] + c * strides[2]
+    while k < t.K:
+        t.source_ops.transpose(
+            dst + (place + k * t.weight_k) * t.source_ops.computed, t.kb, src + k * strides[1],
+            strides[1], strides[3], min(t.kb, t.K - k), t.S)
+        k += t.kb
 
 
 cdef void fill_row(const Table* t, const Arrays* v, int64_t row) noexcept nogil:
@@ -158,18 +203,21 @@ cdef void fill_row(const Table* t, const Arrays* v, int64_t row) noexcept nogil:
 
 
 cdef int64_t run_item(const Table* t, const Arrays* v, int64_t item, char* scratch) noexcept nogil:
-    """One work item: a batch row, a group, a chunk of columns and a share of the filters."""
+    """One work item: nb batch rows, a group, a chunk of columns and a share of the filters."""
     cdef int64_t chunk = item % t.chunks
     cdef int64_t part = item // t.chunks % t.k_parts
     cdef int64_t g = item // (t.chunks * t.k_parts) % t.groups
-    cdef int64_t n = item // (t.chunks * t.k_parts * t.groups)
+    cdef int64_t n = item // (t.chunks * t.k_parts * t.groups) * t.nb
     cdef int64_t m0 = chunk * t.chunk, size = t.source_ops.computed, work = 0, block, p, s
     cdef int64_t blocks = (t.K + t.kb - 1) // t.kb
     cdef char* compact = scratch
-    cdef char* panel = scratch + (0 if t.direct else t.kb * t.tile * size)
+    cdef char* panel = scratch + t.compact_bytes
     cdef const char* base
     cdef Phase* phase
-    if t.packed:
+    if t.filters_in_lanes:
+        pack_transposed(&t.panel, &v.source, panel, n, t.nb, g * t.C, t.C, m0)
+        base = panel - m0 * t.column * size
+    elif t.packed:
         pack_panel(&t.panel, &v.source, panel, n, g * t.C, t.C, m0)
         base = panel - m0 * size
     else:
@@ -235,9 +283,17 @@ cdef class Correlate:
         t.weight_k, t.weight_c = weight.k, weight.c
         t.weight_block, t.weight_group = weight.block, weight.group
         t.source_ops, t.out_ops = pack_ops_of(source_dtype), pack_ops_of(out_dtype)
-        self.items = t.N * t.groups * t.k_parts * t.chunks
-        self.scratch_bytes = t.source_ops.computed * (
-            (0 if t.direct else t.kb * t.tile) + (t.C * t.panel.row if t.packed else 0))
+        t.computed_ops = pack_ops_of(1 if sh.item == 8 else 0)
+        t.filters_in_lanes = bl.lanes == "filters"
+        t.nb, t.column = bl.nb, source.column
+        self.items = t.N // t.nb * t.groups * t.k_parts * t.chunks
+        # The compact tile (and its transpose), then the panel.
+        t.compact_bytes = 0 if t.direct else t.kb * t.tile * sh.item * (
+            t.nb + 1 if t.filters_in_lanes else 1)
+        panel = t.C * t.panel.row if t.packed else 0
+        if t.filters_in_lanes:
+            panel = t.column * sum([w.width for w in source.windows])
+        self.scratch_bytes = t.compact_bytes + panel * sh.item
         self.shared_bytes = weight.group * sh.groups * t.source_ops.computed if weight.packed else 0
         self.swapped = swapped
 
@@ -251,7 +307,10 @@ cdef class Correlate:
         cdef Table* t = &self.t
         cdef const char* data = <const char*> cnp.PyArray_DATA(weight)
         cdef Py_ssize_t strides[4]
-        cdef int64_t i
+        cdef int64_t i, rows = t.groups * (t.C if t.filters_in_lanes else t.K)
+        cdef void (*pack_one)(const Table*, const char*, const Py_ssize_t*, char*, int64_t) \
+            noexcept nogil
+        pack_one = pack_weight_channel if t.filters_in_lanes else pack_weight_row
         # Strides by (group, filter, channel, tap): backward data swaps the roles of the first axes.
         strides[1], strides[2] = cnp.PyArray_STRIDE(weight, 0), cnp.PyArray_STRIDE(weight, 1)
         strides[0], strides[3] = t.K * strides[1], cnp.PyArray_STRIDE(weight, 2)
@@ -260,11 +319,11 @@ cdef class Correlate:
             strides[1], strides[2] = strides[2], strides[1]
         with nogil:
             if threads == 1:
-                for i in range(t.groups * t.K):
-                    pack_weight_row(t, data, strides, memory, i)
+                for i in range(rows):
+                    pack_one(t, data, strides, memory, i)
             else:
-                for i in prange(t.groups * t.K, num_threads=threads, schedule="static"):
-                    pack_weight_row(t, data, strides, memory, i)
+                for i in prange(rows, num_threads=threads, schedule="static"):
+                    pack_one(t, data, strides, memory, i)
 
     def run(self, cnp.ndarray source, cnp.ndarray weight, Packed packed, cnp.ndarray bias,
             bint relu, cnp.ndarray out, int threads):

@@ -26,22 +26,33 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class SourceLayout:
-    """(channel, run, tap j) starts at channel*row + positions[run][j], relative to the tile."""
+    """(channel, run, tap j) starts at channel*row + positions[run][j]*column, from the tile on."""
 
     row: int
+    column: int
     windows: tuple[Window, ...]
     positions: tuple[tuple[int, ...], ...]
 
 
 def in_place(runs: Sequence[Run], width: int) -> SourceLayout:
     """The rows of the user's array, `width` elements each."""
-    return SourceLayout(width, (), tuple(
+    return SourceLayout(width, 1, (), tuple(
         tuple(run.shift + j * run.spacing for j in range(len(run.taps))) for run in runs))
 
 
 def panel(runs: Sequence[Run], columns: int, split_taps: bool, item: int) -> SourceLayout:
     """A panel for `columns` positions. Without `split_taps` the taps of a run stay in one window,
     which lists over channels need."""
+    return _panel(runs, columns, split_taps, 64 // item)
+
+
+def transposed_panel(runs: Sequence[Run], columns: int, C: int, nb: int) -> SourceLayout:
+    """A panel [position][batch row][channel]; its `row` is 1, its windows are in positions."""
+    layout = _panel(runs, columns, True, 1)
+    return SourceLayout(1, nb * C, layout.windows, layout.positions)
+
+
+def _panel(runs: Sequence[Run], columns: int, split_taps: bool, line: int) -> SourceLayout:
     pieces = set()
     for run in runs:
         n, step = len(run.taps), run.spacing
@@ -56,7 +67,6 @@ def panel(runs: Sequence[Run], columns: int, split_taps: bool, item: int) -> Sou
             merged[-1][2] = max(hi, merged[-1][2])
         else:
             merged.append([plane, lo, hi])
-    line = 64 // item
     windows, position = [], 0
     for plane, lo, hi in merged:
         windows.append(Window(plane, lo, columns + hi - lo, position))
@@ -70,5 +80,5 @@ def panel(runs: Sequence[Run], columns: int, split_taps: bool, item: int) -> Sou
         w = next(w for w in reversed(windows) if w.plane == run.plane and w.shift <= shift)
         return w.position + shift - w.shift
 
-    return SourceLayout(row, tuple(windows), tuple(
+    return SourceLayout(row, 1, tuple(windows), tuple(
         tuple(place(run, j) for j in range(len(run.taps))) for run in runs))

@@ -12,13 +12,14 @@ from itertools import groupby
 
 from xsmmconv._blocking import CorrelateBlocking, CorrelateShape, ceil_div
 from xsmmconv._geometry import Phase, Rectangle, cover, pieces, walk
-from xsmmconv._layout import SourceLayout, in_place, panel
+from xsmmconv._layout import SourceLayout, in_place, panel, transposed_panel
 
 
 @dataclass(frozen=True, slots=True)
 class WeightLayout:
     """Where weight (filter, channel, tap) lies, in elements:
-    tap[t] + filter*k + (channel//cb)*block + (channel%cb)*c, groups `group` apart."""
+    tap[t] + filter*k + (channel//cb)*block + (channel%cb)*c, groups `group` apart.
+    Where filters fill the lanes, `k` holds for whole blocks; the filters of one are neighbours."""
 
     tap: tuple[int, ...]
     k: int
@@ -47,6 +48,11 @@ class Program:
 def weight_layout(sh: CorrelateShape, bl: CorrelateBlocking, run_list, S: int,
                   natural: bool) -> WeightLayout:
     """`natural`: the weights lie as the formulas write them, [K][C][S], in the computing type."""
+    if bl.lanes == "filters":  # [block of filters][channel][tap][filter]
+        tap = tuple(t * bl.kb for t in range(S))
+        step = S * bl.kb
+        group = ceil_div(sh.K, bl.kb) * sh.C * step
+        return WeightLayout(tap, sh.C * S, step, bl.cb, bl.cb * step, group, True)
     ascending = all(run.taps.step == 1 for run in run_list)
     if bl.lists == "channels" and natural and ascending:
         return WeightLayout(tuple(range(S)), sh.C * S, S, sh.C, 0, sh.K * sh.C * S, False)
@@ -83,18 +89,22 @@ class _Lowering:
 
     def call(self, m: int, k: int, beta: int, a: int, b: int, c: int, start: int, count: int):
         sh, bl = self.sh, self.bl
-        by_taps = bl.lists == "taps"
-        lda = self.program.source.row if by_taps else self.spacing
-        ldc = sh.out_width if bl.direct else bl.tile
-        ldb = self.program.weight.k
         kernels = []
-        for n in (min(bl.kb, sh.K), sh.K % bl.kb):
-            shape = (m, n, k, lda, ldb, ldc, beta)
-            if n and shape not in self.program.kernels:
+        for filters in (min(bl.kb, sh.K), sh.K % bl.kb):
+            shape = self.kernel_shape(m, filters, k, beta)
+            if filters and shape not in self.program.kernels:
                 self.program.kernels[shape] = self.kernel(*shape)
-            kernels += [self.program.kernels.get(shape, 0), m * n * k * count]
+            kernels += [self.program.kernels.get(shape, 0), m * bl.nb * filters * k * count]
+        column = bl.nb * bl.kb if bl.lanes == "filters" else 1
         self.program.calls.append((kernels[0], kernels[2], kernels[1], kernels[3], a * sh.item,
-                                   b * sh.item, c * sh.item, start, count))
+                                   b * sh.item, c * column * sh.item, start, count))
+
+    def kernel_shape(self, columns: int, filters: int, k: int, beta: int) -> tuple:
+        sh, bl, source, weight = self.sh, self.bl, self.program.source, self.program.weight
+        if bl.lanes == "filters":
+            return filters, columns * bl.nb, k, weight.c, sh.C, bl.kb, beta
+        lda = source.row if bl.lists == "taps" else self.spacing
+        return columns, filters, k, lda, weight.k, sh.out_width if bl.direct else bl.tile, beta
 
     def calls_by_taps(self, rects: list[Rectangle], a: int, beta: int):
         """k = channels: the list holds the taps, and there is a call per block of channels."""
@@ -102,10 +112,11 @@ class _Lowering:
         m0 = rects[0].a - a
         pairs = [(r.run, j) for r in rects for j in range(r.j0, r.j1)]
         start = self.offset_list(tuple(pairs), (
-            (source.positions[r][j], weight.tap[self.run_list[r].taps[j]]) for r, j in pairs))
+            (source.positions[r][j] * source.column, weight.tap[self.run_list[r].taps[j]])
+            for r, j in pairs))
         for c0 in range(0, self.sh.C, self.bl.cb):
             k = min(self.bl.cb, self.sh.C - c0)
-            self.call(rects[0].b - rects[0].a, k, beta, c0 * source.row + m0,
+            self.call(rects[0].b - rects[0].a, k, beta, c0 * source.row + m0 * source.column,
                       c0 // self.bl.cb * weight.block, m0, start, len(pairs))
             beta = 1
 
@@ -165,7 +176,9 @@ def lower_correlate(sh: CorrelateShape, bl: CorrelateBlocking, S: int, natural: 
                     kernel) -> Program:
     """`kernel(m, n, k, lda, ldb, ldc, beta)` gives the address of a kernel."""
     run_list = [run for phase in sh.phases for run in phase.runs]
-    if bl.packed:
+    if bl.lanes == "filters":
+        source = transposed_panel(run_list, bl.chunk + bl.tile, sh.C, bl.nb)
+    elif bl.packed:
         source = panel(run_list, bl.chunk + bl.tile, bl.lists == "taps", sh.item)
     else:
         source = in_place(run_list, sh.source_width)

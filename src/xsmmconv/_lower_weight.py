@@ -37,6 +37,8 @@ class _Lowering:
         self.tiles: dict[tuple, int] = {}
         self.lists: dict[int, int] = {}
         self.rows = in_place(run_list, sh.row_width)
+        self.taps_in_lanes = bl.lists == "taps" and sh.lanes == sh.rows == 1 and all(
+            run.spacing == 1 and len(run.taps) > 1 for run in run_list)
 
     def positions(self, step: int) -> int:
         """Start of the list 0, step, 2 step, ...; calls take as much of it as they need."""
@@ -51,6 +53,10 @@ class _Lowering:
         if m == 0 or n == 0:
             return 0
         shape = (m, n, k, self.bl.lb, ldb, ldc, 1)
+        if self.taps_in_lanes:
+            # One channel against one: C is a row of taps, and as m they fill the lanes. Their
+            # inputs are neighbours, so A is the row itself, its columns overlapping.
+            shape = (n, 1, k, 1, k, n, 1)
         if shape not in self.program.kernels:
             self.program.kernels[shape] = self.kernel(*shape)
         return self.program.kernels[shape]
@@ -61,13 +67,14 @@ class _Lowering:
         lb, last_lb = min(bl.lb, sh.lanes), sh.lanes % bl.lb
         n, last_n = (taps, 0) if taps else (min(bl.rb, sh.rows), sh.rows % bl.rb)
         ldc = (self.program.tap_step if taps else self.program.row_step) * bl.lb
+        kind = 0 if not taps else 2 if self.taps_in_lanes else 1
         whole = length // bl.step * bl.step
         parts = [(0, bl.step, whole // bl.step)] if whole else []
         parts += [(whole + start, k, count) for start, k, count in pieces(length - whole)]
         for start, k, count in parts:
             kernels = [self.variant(m, v, k, ldb, ldc) for v in (n, last_n) for m in (lb, last_lb)]
             self.program.calls.append((
-                *kernels, k * count, n, last_n, int(taps > 0), (a + start) * bl.lb * sh.item,
+                *kernels, k * count, n, last_n, kind, (a + start) * bl.lb * sh.item,
                 (b + start) * sh.item, c * bl.lb * sh.item, self.positions(k), count))
 
     def uniform_tile(self, rects: list[Rectangle], packed: bool):
@@ -83,9 +90,16 @@ class _Lowering:
             for j in range(rect.j0, rect.j1):
                 self.reduce(0, source.row, 0, position[j], self.program.tap[run.taps[j]], length)
 
-    def mixed_tile(self, ranges: list[tuple[int, int, int, int]]):
+    def mixed_tile(self, phase: Phase, first_run: int, a: int, b: int, ranges: list[tuple]):
         """Each tap reduces over its own range of positions, n = row channels of the panel."""
         source = self.program.panel
+        if self.taps_in_lanes:  # there is one row channel: better some taps at a time
+            for r, run in enumerate(phase.runs, first_run):
+                for rect in cover(run, r, a, b, 0, len(run.taps)):
+                    self.reduce(rect.j1 - rect.j0, 1, rect.a - a,
+                                source.positions[r][rect.j0] + rect.a - a,
+                                self.program.tap[run.taps[rect.j0]], rect.b - rect.a)
+            return
         for r, j, lo, hi in ranges:
             self.reduce(0, source.row, lo, source.positions[r][j] + lo,
                         self.program.tap[self.run_list[r].taps[j]], hi - lo)
@@ -114,7 +128,7 @@ class _Lowering:
             start = len(self.program.calls)
             packed = self.bl.packed or rects is None
             if rects is None:
-                self.mixed_tile(ranges)
+                self.mixed_tile(phase, first_run, a, b, ranges)
             else:
                 self.uniform_tile(rects, packed)
             self.tiles[key] = len(self.program.tiles)
@@ -150,7 +164,8 @@ def lower_weight(sh: WeightShape, bl: WeightBlocking, S: int, kernel) -> WeightP
         tap[t] = place * tap_step
     # Where rows are read in place, only the narrow tiles of the borders are packed.
     columns = bl.tile if bl.packed else bl.step
-    layout = panel(run_list, columns, not by_taps or not bl.packed, sh.item)
+    one = sh.lanes == sh.rows == 1
+    layout = panel(run_list, columns, not by_taps or not (bl.packed or one), sh.item)
     program = WeightProgram(layout, tap, row_step, tap_step)
     lowering = _Lowering(sh, bl, program, run_list, columns, kernel)
     first_run = 0

@@ -159,6 +159,23 @@ static inline __m256d load4_f64(const char* p, ptrdiff_t n) {
                 : _mm256_maskload_pd((const double*)p, first4(n));
 }
 
+/* The same for elements `stride` bytes apart. */
+static inline __m256 gather8_f32(const char* p, ptrdiff_t stride, ptrdiff_t n) {
+  float part[8] = {0};
+  for (ptrdiff_t i = 0; i < n; i++) memcpy(part + i, p + i * stride, 4);
+  return _mm256_loadu_ps(part);
+}
+static inline __m256 gather8_bf16(const char* p, ptrdiff_t stride, ptrdiff_t n) {
+  uint16_t part[8] = {0};
+  for (ptrdiff_t i = 0; i < n; i++) memcpy(part + i, p + i * stride, 2);
+  return load8_bf16((const char*)part, 8);
+}
+static inline __m256d gather4_f64(const char* p, ptrdiff_t stride, ptrdiff_t n) {
+  double part[4] = {0};
+  for (ptrdiff_t i = 0; i < n; i++) memcpy(part + i, p + i * stride, 8);
+  return _mm256_loadu_pd(part);
+}
+
 static inline void transpose8(__m256 r[8]) {
   __m256 t[8], u[8];
   for (int i = 0; i < 8; i += 2) {
@@ -186,29 +203,23 @@ static inline void transpose4(__m256d r[4]) {
   r[3] = _mm256_permute2f128_pd(t1, t3, 0x31);
 }
 
-/* Blocks of V x V; at the edges rows are missing (zero) and loads and stores are masked. A source
- * whose columns are not neighbours is gathered element by element. */
-#define XC_TRANSPOSE(NAME, STORED, COMPUTED, WIDEN, V, VECTOR, ZERO, LOAD, BLOCK, STORE, MASKSTORE,                      FIRST)                                                                      \
+/* Blocks of V x V; at the edges rows are missing (zero) and loads and stores are masked. */
+#define XC_TRANSPOSE(NAME, STORED, COMPUTED, V, VECTOR, ZERO, LOAD, GATHER, BLOCK, STORE,        \
+                     MASKSTORE, FIRST)                                                           \
   static void transpose_##NAME(void* dst, ptrdiff_t ldo, const char* src, ptrdiff_t row_stride,  \
                                ptrdiff_t col_stride, ptrdiff_t rows, ptrdiff_t cols) {           \
-    COMPUTED* out = (COMPUTED*)dst;                                                              \
-    if (col_stride != (ptrdiff_t)sizeof(STORED)) {                                               \
-      STORED v;                                                                                  \
-      for (ptrdiff_t j = 0; j < cols; j++)                                                       \
-        for (ptrdiff_t i = 0; i < rows; i++) {                                                   \
-          memcpy(&v, src + i * row_stride + j * col_stride, sizeof v);                           \
-          out[j * ldo + i] = WIDEN(v);                                                           \
-        }                                                                                        \
-      return;                                                                                    \
-    }                                                                                            \
+    const int neighbours = col_stride == (ptrdiff_t)sizeof(STORED);                              \
     for (ptrdiff_t j = 0; j < cols; j += V)                                                      \
       for (ptrdiff_t i = 0; i < rows; i += V) {                                                  \
         const ptrdiff_t nr = rows - i < V ? rows - i : V, nc = cols - j < V ? cols - j : V;      \
-        const char* block = src + i * row_stride + j * (ptrdiff_t)sizeof(STORED);                \
+        const char* block = src + i * row_stride + j * col_stride;                               \
+        COMPUTED* to = (COMPUTED*)dst + j * ldo + i;                                             \
         VECTOR r[V];                                                                             \
-        for (int k = 0; k < V; k++) r[k] = k < nr ? LOAD(block + k * row_stride, nc) : ZERO();   \
+        for (int k = 0; k < V; k++)                                                              \
+          r[k] = k >= nr      ? ZERO()                                                           \
+                 : neighbours ? LOAD(block + k * row_stride, nc)                                 \
+                              : GATHER(block + k * row_stride, col_stride, nc);                  \
         BLOCK(r);                                                                                \
-        COMPUTED* to = out + j * ldo + i;                                                        \
         if (nr == V && nc == V) {                                                                \
           for (int k = 0; k < V; k++) STORE(to + k * ldo, r[k]);                                 \
         } else {                                                                                 \
@@ -218,11 +229,11 @@ static inline void transpose4(__m256d r[4]) {
       }                                                                                          \
   }
 
-XC_TRANSPOSE(f32, float, float, identity_f32, 8, __m256, _mm256_setzero_ps, load8_f32, transpose8,
+XC_TRANSPOSE(f32, float, float, 8, __m256, _mm256_setzero_ps, load8_f32, gather8_f32, transpose8,
              _mm256_storeu_ps, _mm256_maskstore_ps, first8)
-XC_TRANSPOSE(bf16, uint16_t, float, bf16_widen, 8, __m256, _mm256_setzero_ps, load8_bf16,
+XC_TRANSPOSE(bf16, uint16_t, float, 8, __m256, _mm256_setzero_ps, load8_bf16, gather8_bf16,
              transpose8, _mm256_storeu_ps, _mm256_maskstore_ps, first8)
-XC_TRANSPOSE(f64, double, double, identity_f64, 4, __m256d, _mm256_setzero_pd, load4_f64,
+XC_TRANSPOSE(f64, double, double, 4, __m256d, _mm256_setzero_pd, load4_f64, gather4_f64,
              transpose4, _mm256_storeu_pd, _mm256_maskstore_pd, first4)
 
 /* ---- the tables ------------------------------------------------------------------------------ */

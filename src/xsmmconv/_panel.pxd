@@ -50,3 +50,25 @@ cdef inline void pack_panel(const Panel* p, const Operand* v, char* panel, int64
                    + (win.plane + lo * v.planes) * v.stride_w)
             v.ops.load(panel + (c * p.row + win.position + lo - m0 - win.shift) * size,
                        row, v.stride_w * v.planes, hi - lo)
+
+
+cdef inline void pack_transposed(const Panel* p, const Operand* v, char* panel, int64_t n0,
+                                 int64_t nb, int64_t c0, int64_t channels,
+                                 int64_t m0) noexcept nogil:
+    """The same to [position][batch row][channel], for nb rows of the batch."""
+    cdef int64_t w, n, lo, hi, plane_length, size = v.ops.computed
+    cdef const char* first
+    cdef Window* win
+    for w in range(p.n_windows):
+        win = &p.windows[w]
+        plane_length = (v.width - win.plane + v.planes - 1) // v.planes
+        lo = max(0, m0 + win.shift)
+        hi = min(plane_length, m0 + win.shift + win.width)
+        if lo >= hi:
+            continue
+        for n in range(nb):
+            first = (v.data + (n0 + n) * v.stride_n + c0 * v.stride_c
+                     + (win.plane + lo * v.planes) * v.stride_w)
+            v.ops.transpose(
+                panel + ((win.position + lo - m0 - win.shift) * nb + n) * channels * size,
+                nb * channels, first, v.stride_c, v.stride_w * v.planes, channels, hi - lo)

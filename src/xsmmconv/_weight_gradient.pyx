@@ -25,7 +25,7 @@ cdef struct Call:
     int64_t positions
     int64_t n
     int64_t last_n
-    int64_t by_taps      # n = taps: one call per row channel
+    int64_t by_taps      # 1: n = taps, one call per row channel; 2: the same with m = taps
     int64_t a
     int64_t b
     int64_t c
@@ -122,6 +122,11 @@ cdef int64_t run_tile(const Table* t, Tile* tile, const Item* it, const char* la
         last_r = not call.by_taps and it.rows != t.rb
         kernel = call.kernel[2 * last_r + last_l]
         n = call.last_n if last_r else call.n
+        if call.by_taps == 2:
+            kernel(rows + call.b, lanes + call.a, sums + call.c, &call.count,
+                   t.offsets_b + call.first, t.offsets_a + call.first)
+            work += n * call.positions
+            continue
         for r in range(it.rows if call.by_taps else 1):
             kernel(lanes + call.a, rows + r * row_bytes + call.b, sums + r * sums_bytes + call.c,
                    &call.count, t.offsets_a + call.first, t.offsets_b + call.first)
@@ -160,8 +165,11 @@ cdef int64_t run_item(const Table* t, const Operand* lane, const Operand* row, i
         m = seg.start + (in_n - before) * seg.width
         source = (lane.data + n * lane.stride_n + (it.g * t.lanes + it.l0) * lane.stride_c
                   + (seg.plane + m * t.lane_planes) * lane.stride_w)
-        t.ops.transpose(transposed, t.lb, source, lane.stride_c, lane.stride_w * t.lane_planes,
-                        it.lanes, seg.width)
+        if t.lb == 1:  # nothing to transpose
+            t.ops.load(transposed, source, lane.stride_w * t.lane_planes, seg.width)
+        else:
+            t.ops.transpose(transposed, t.lb, source, lane.stride_c,
+                            lane.stride_w * t.lane_planes, it.lanes, seg.width)
         if t.tiles[seg.tile].packed:
             pack_panel(&t.panel, row, panel, n, it.g * t.rows + it.r0, it.rows, m)
             work += run_tile(t, &t.tiles[seg.tile], &it, transposed, panel, t.panel.row * size,

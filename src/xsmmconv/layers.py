@@ -45,8 +45,9 @@ class Conv1d:
     array([[1., 2., 3., 0.]], dtype=float32)
     """
 
-    def __init__(self, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1,
-                 activation=None):
+    def __init__(
+        self, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1, activation=None
+    ):
         self.weight = _own("weight", weight)
         self.bias = None if bias is None else _own("bias", bias)
         # As plain values: a list given as padding could change later.
@@ -64,7 +65,7 @@ class Conv1d:
         ----------
         x : numpy.ndarray, shape (N, C, W) or (C, W)
             Input, in the dtype of the weights.
-        out : numpy.ndarray, optional
+        out : numpy.ndarray, shape (N, K, Q) or (K, Q), optional
             Where to write the result; conditions as in `conv1d`.
         threads : int, optional
             At most how many threads to use; default `get_num_threads`.
@@ -74,8 +75,9 @@ class Conv1d:
         numpy.ndarray, shape (N, K, Q) or (K, Q)
             `out` itself if it was given.
         """
-        return _api.forward(x, self.weight, self.bias, self._parameters, self._activation, out,
-                            threads, self._packs)
+        return _api.forward(
+            x, self.weight, self.bias, self._parameters, self._activation, out, threads, self._packs
+        )
 
     def backward_data(self, grad_out, input_width, out=None, threads=None):
         """Gradient of the input, as `conv1d_backward_data` computes it (without activation).
@@ -86,7 +88,7 @@ class Conv1d:
             Gradient of the result before the activation.
         input_width : int
             W, the width of the input.
-        out : numpy.ndarray, optional
+        out : numpy.ndarray, shape (N, C, W) or (C, W), optional
             Where to write the result; conditions as in `conv1d_backward_data`.
         threads : int, optional
             At most how many threads to use; default `get_num_threads`.
@@ -96,8 +98,9 @@ class Conv1d:
         numpy.ndarray, shape (N, C, W) or (C, W)
             `out` itself if it was given.
         """
-        return _api.backward_data(grad_out, self.weight, input_width, self._parameters, out,
-                                  threads, self._packs)
+        return _api.backward_data(
+            grad_out, self.weight, input_width, self._parameters, out, threads, self._packs
+        )
 
     def __getstate__(self):
         return {**self.__dict__, "_packs": {}}  # packed weights depend on the machine
@@ -111,9 +114,11 @@ class Conv1d:
     def __repr__(self):
         stride, padding, dilation, groups = self._parameters
         bias = "" if self.bias is None else ", bias"
-        return (f"Conv1d(weight {self.weight.shape} {self.weight.dtype}{bias}, stride={stride}, "
-                f"padding={padding!r}, dilation={dilation}, groups={groups}, "
-                f"activation={self._activation!r})")
+        return (
+            f"Conv1d(weight {self.weight.shape} {self.weight.dtype}{bias}, stride={stride}, "
+            f"padding={padding!r}, dilation={dilation}, groups={groups}, "
+            f"activation={self._activation!r})"
+        )
 
 
 def _own(name, array):
