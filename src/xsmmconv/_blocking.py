@@ -104,7 +104,7 @@ def _chunk(sh: CorrelateShape, m: Machine, tile: int, width: int, reach: int, pa
     share = ceil_div(width * sh.N * sh.groups, ITEMS)  # columns an item may have
     if packed:
         # The panel stays in half the second-level cache, together with its halo.
-        columns = m.l2_bytes // 2 // (sh.C * sh.item * sh.planes) - reach - tile
+        columns = m.l2_bytes // 2 // (sh.C * sh.item * sh.planes) - reach
         share = min(max(share, 4 * tile, reach), columns)
     return round_up(min(max(share, tile), width, 8192), tile)
 
@@ -123,12 +123,18 @@ def _lists(sh: CorrelateShape, m: Machine, taps: int, reach: int) -> tuple[str, 
     return "taps", f"k = {channels} channels against {taps} taps"
 
 
-def _filters_in_lanes(sh: CorrelateShape, m: Machine, width: int, reach: int) -> CorrelateBlocking:
+def _channel_block(sh: CorrelateShape, taps: int) -> int:
+    """k of lists over taps: each call loads and stores its result, so k * taps should be long."""
+    return even_parts(sh.C, max(64, 256 // max(1, taps)))
+
+
+def _filters_in_lanes(sh: CorrelateShape, m: Machine, width: int, taps: int,
+                      reach: int) -> CorrelateBlocking:
     """Channels innermost in a transposed panel; n = columns x nb rows of the batch."""
     tile = even_parts(width, 96)
     # Short rows: a whole number of equal batch blocks, of about 64 columns together.
     nb = max(b for b in range(1, ceil_div(64, width) + 1) if sh.N % b == 0)
-    kb, cb = even_parts(sh.K, 64), even_parts(sh.C, 64)
+    kb, cb = even_parts(sh.K, 64), _channel_block(sh, taps)
     columns = m.l2_bytes // 2 // (sh.C * nb * sh.item * sh.planes) - reach
     share = max(ceil_div(width * sh.N * sh.groups, ITEMS), 2 * tile, reach)
     chunk = round_up(min(max(min(share, columns), tile), width), tile)
@@ -146,11 +152,11 @@ def correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
     lists, why = _lists(sh, m, taps, reach)
     lanes = m.vector_bytes // sh.item
     if sh.K >= lanes and sh.C >= lanes // 2:
-        # Worth two transposes (about 75 multiply-adds each) if there is enough to compute, or if
+        # Worth two transposes (about 150 multiply-adds each) if there is enough to compute, or if
         # columns would not fill the lanes anyway.
-        enough = lists == "taps" and 75 * (sh.C + sh.K) <= taps * sh.C * sh.K
+        enough = lists == "taps" and 150 * (sh.C + sh.K) <= taps * sh.C * sh.K
         if enough or width <= 2 * lanes:
-            return _filters_in_lanes(sh, m, width, reach)
+            return _filters_in_lanes(sh, m, width, taps, reach)
     reasons = [f"lists over {lists}: {why}"]
     packed = lists == "taps" or not sh.direct_source or sh.planes > 1
     if packed:
@@ -165,7 +171,7 @@ def correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
     k_parts = min(ceil_div(sh.K, kb), ceil_div(ITEMS // 2, items))
     border = min(tile, m.vector_bytes // sh.item)
     return CorrelateBlocking(lists, "columns", 1, packed, direct, tile, border, kb,
-                             even_parts(sh.C, 64), chunk, k_parts, tuple(reasons))
+                             _channel_block(sh, taps), chunk, k_parts, tuple(reasons))
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,20 +155,22 @@ def next_change(phase: Phase, m: int) -> int:
 def walk(phase: Phase, tile: int, border: int) -> Iterator[tuple[int, int, int]]:
     """Cut the positions of a phase into (start, width, count): `count` equal tiles in a row.
 
-    Tiles that see one set of taps are `tile` wide. Where the set changes within `border`
-    columns, tiles are that narrow: little of them is valid for only some of their columns.
+    Tiles that see one set of taps are `tile` wide. Where the set changes within `border` columns,
+    tiles are that narrow: little of them is valid for only some of their columns. No tile crosses
+    a multiple of `tile`, so a chunk of whole tiles can be worked on alone.
     """
     a = 0
     while a < phase.count:
         room = next_change(phase, a) - a
         left = phase.count - a
-        if room >= tile:
+        if a % tile == 0 and room >= tile:
             width = tile
         elif room == left or room < border <= min(run.spacing for run in phase.runs):
             width = room
         else:
-            width = min(left, max(border, room // border * border))
-        count = max(1, room // width)
+            width = max(border, room // border * border)
+        width = min(width, left, tile - a % tile)
+        count = max(1, room // width) if width == tile else 1
         yield a, width, count
         a += width * count
 

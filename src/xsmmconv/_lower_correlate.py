@@ -177,9 +177,9 @@ def lower_correlate(sh: CorrelateShape, bl: CorrelateBlocking, S: int, natural: 
     """`kernel(m, n, k, lda, ldb, ldc, beta)` gives the address of a kernel."""
     run_list = [run for phase in sh.phases for run in phase.runs]
     if bl.lanes == "filters":
-        source = transposed_panel(run_list, bl.chunk + bl.tile, sh.C, bl.nb)
+        source = transposed_panel(run_list, bl.chunk, sh.C, bl.nb)
     elif bl.packed:
-        source = panel(run_list, bl.chunk + bl.tile, bl.lists == "taps", sh.item)
+        source = panel(run_list, bl.chunk, bl.lists == "taps", sh.item)
     else:
         source = in_place(run_list, sh.source_width)
     program = Program(source, weight_layout(sh, bl, run_list, S, natural))

@@ -8,14 +8,14 @@ import sys
 
 from xsmmconv._config import VERSION
 from xsmmconv._errors import UnsupportedError
-from xsmmconv.cli import compare, info, plan
+from xsmmconv.cli import bench, compare, info, plan
 from xsmmconv.cli.errors import UsageError
 
-_COMMANDS = {"compare": compare, "info": info, "plan": plan}
+_COMMANDS = {"bench": bench, "compare": compare, "info": info, "plan": plan}
 _EXIT_CODES = """\
 exit codes:
   0  success
-  1  compare: a result lies outside its error bound
+  1  a result is wrong (compare: outside its error bound; bench: not what PyTorch has)
   2  the command cannot be carried out as given
   3  this machine cannot run the kernels
 """
