@@ -134,7 +134,9 @@ def _filters_in_lanes(sh: CorrelateShape, m: Machine, width: int, taps: int,
     tile = even_parts(width, 96)
     # Short rows: a whole number of equal batch blocks, of about 64 columns together.
     nb = max(b for b in range(1, ceil_div(64, width) + 1) if sh.N % b == 0)
-    kb, cb = even_parts(sh.K, 64), _channel_block(sh, taps)
+    # The weights of a block of filters stay in L2 beside the panel, for all tiles of a chunk.
+    fits = m.l2_bytes // 2 // max(1, sh.C * taps * sh.item)
+    kb, cb = even_parts(sh.K, 64 if fits >= 64 else 32), _channel_block(sh, taps)
     columns = m.l2_bytes // 2 // (sh.C * nb * sh.item * sh.planes) - reach
     share = max(ceil_div(width * sh.N * sh.groups, ITEMS), 2 * tile, reach)
     chunk = round_up(min(max(min(share, columns), tile), width), tile)

@@ -174,6 +174,8 @@ class Plan:
         """
         if self.problem.N == 0:
             return 0
+        # Waking a thread costs some microseconds: each should have a million multiply-adds.
+        threads = min(threads, max(1, self.multiply_adds >> 20))
         if self.pass_ == "backward_weight":
             lanes, rows = (a, b) if self._lanes == "grad_out" else (b, a)
             issued = self._engine.run(lanes, rows, out, _DTYPES[out.dtype.name][0], threads)
