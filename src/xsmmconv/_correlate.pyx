@@ -174,17 +174,23 @@ cdef int64_t run_segment(const Table* t, const Arrays* v, Phase* phase, Segment*
     return work
 
 
-cdef void pack_weight_channel(const Table* t, const char* src, const Py_ssize_t* strides, char* dst,
-                              int64_t row) noexcept nogil:
-    """The same for one channel of one group where filters fill the lanes: [tap][filter]."""
-    cdef int64_t g = row // t.C, c = row % t.C, k = 0
-    cdef int64_t place = g * t.weight_group + c * t.weight_c
-    src += g * strides[0] + c * strides[2]
-    while k < t.K:
-        t.source_ops.transpose(
-            dst + (place + k * t.weight_k) * t.source_ops.computed, t.kb, src + k * strides[1],
-            strides[1], strides[3], min(t.kb, t.K - k), t.S)
-        k += t.kb
+cdef void pack_weight_block(const Table* t, const char* src, const Py_ssize_t* strides, char* dst,
+                            int64_t row) noexcept nogil:
+    """The same for a block of filters of one group where they fill the lanes."""
+    cdef int64_t blocks = (t.K + t.kb - 1) // t.kb, g = row // blocks, k = row % blocks * t.kb
+    cdef int64_t c, filters = min(t.kb, t.K - k), size = t.source_ops.computed
+    dst += (g * t.weight_group + k * t.weight_k) * size
+    src += g * strides[0] + k * strides[1]
+    if strides[2] == t.S * strides[3]:  # channels and taps are one axis
+        t.source_ops.transpose(dst, t.kb, src, strides[1], strides[3], filters, t.C * t.S)
+        return
+    for c in range(t.C):
+        if t.S == 1:
+            t.source_ops.load(dst + c * t.weight_c * size, src + c * strides[2], strides[1],
+                              filters)
+        else:
+            t.source_ops.transpose(dst + c * t.weight_c * size, t.kb, src + c * strides[2],
+                                   strides[1], strides[3], filters, t.S)
 
 
 cdef void fill_row(const Table* t, const Arrays* v, int64_t row) noexcept nogil:
@@ -307,10 +313,11 @@ cdef class Correlate:
         cdef Table* t = &self.t
         cdef const char* data = <const char*> cnp.PyArray_DATA(weight)
         cdef Py_ssize_t strides[4]
-        cdef int64_t i, rows = t.groups * (t.C if t.filters_in_lanes else t.K)
+        cdef int64_t i, rows = t.groups * (
+            (t.K + t.kb - 1) // t.kb if t.filters_in_lanes else t.K)
         cdef void (*pack_one)(const Table*, const char*, const Py_ssize_t*, char*, int64_t) \
             noexcept nogil
-        pack_one = pack_weight_channel if t.filters_in_lanes else pack_weight_row
+        pack_one = pack_weight_block if t.filters_in_lanes else pack_weight_row
         # Strides by (group, filter, channel, tap): backward data swaps the roles of the first axes.
         strides[1], strides[2] = cnp.PyArray_STRIDE(weight, 0), cnp.PyArray_STRIDE(weight, 1)
         strides[0], strides[3] = t.K * strides[1], cnp.PyArray_STRIDE(weight, 2)

@@ -49,7 +49,7 @@ def _tiles(start, width, count, calls, lists) -> str:
 
 def _correlate_rows(program) -> list[str]:
     rows = []
-    for first, step, count, start, segments in program.phases:
+    for first, step, _, start, segments in program.phases:
         where = f"every {step} from {first}: " if step > 1 else ""
         for column, width, tiles, index in program.segments[start:start + segments]:
             call, calls, fill = program.tiles[index]

@@ -12,7 +12,14 @@ from xsmmconv.cli import bench, compare, info, plan
 from xsmmconv.cli.errors import UsageError
 
 _COMMANDS = {"bench": bench, "compare": compare, "info": info, "plan": plan}
-_EXIT_CODES = """\
+_EPILOG = """\
+examples:
+  xsmmconv compare                 is it right here, and fast?
+  xsmmconv compare --bigwig coverage.bw --region chr22:20000000-20060400
+  xsmmconv plan n4c15k15s51d8w60400 --pass backward_weight
+  xsmmconv bench --quick
+  xsmmconv info                    belongs into a bug report
+
 exit codes:
   0  success
   1  a result is wrong (compare: outside its error bound; bench: not what PyTorch has)
@@ -26,7 +33,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="xsmmconv",
         description="1-D convolutions on NumPy arrays, on LIBXSMM's batch-reduce kernels.",
-        epilog=_EXIT_CODES,
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"xsmmconv {VERSION}")
