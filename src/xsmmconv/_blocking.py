@@ -123,29 +123,28 @@ def _lists(sh: CorrelateShape, m: Machine, taps: int, reach: int) -> tuple[str, 
     return "taps", f"k = {channels} channels against {taps} taps"
 
 
+def _filter_block(sh: CorrelateShape, m: Machine, taps: int) -> int:
+    """Filters of a call. Their weights stay in L2 beside the panel, for all tiles of a chunk."""
+    fits = m.l2_bytes // 2 // max(1, sh.C * taps * sh.item)
+    return even_parts(sh.K, 64 if fits >= 64 else 32)
+
+
 def _channel_block(sh: CorrelateShape, taps: int) -> int:
     """k of lists over taps: each call loads and stores its result, so k * taps should be long."""
     return even_parts(sh.C, max(64, 256 // max(1, taps)))
 
 
-def _filters_in_lanes(sh: CorrelateShape, m: Machine, width: int, taps: int,
-                      reach: int) -> CorrelateBlocking:
+def _filters_in_lanes(sh: CorrelateShape, m: Machine, width: int, taps: int) -> CorrelateBlocking:
     """Channels innermost in a transposed panel; n = columns x nb rows of the batch."""
-    tile = even_parts(width, 96)
-    # Short rows: a whole number of equal batch blocks, of about 64 columns together.
+    # A whole number of equal batch blocks, of about 64 columns together.
     nb = max(b for b in range(1, ceil_div(64, width) + 1) if sh.N % b == 0)
-    # The weights of a block of filters stay in L2 beside the panel, for all tiles of a chunk.
-    fits = m.l2_bytes // 2 // max(1, sh.C * taps * sh.item)
-    kb, cb = even_parts(sh.K, 64 if fits >= 64 else 32), _channel_block(sh, taps)
-    columns = m.l2_bytes // 2 // (sh.C * nb * sh.item * sh.planes) - reach
-    share = max(ceil_div(width * sh.N * sh.groups, ITEMS), 2 * tile, reach)
-    chunk = round_up(min(max(min(share, columns), tile), width), tile)
-    items = sh.N // nb * sh.groups * ceil_div(width, chunk)
+    kb, cb = _filter_block(sh, m, taps), _channel_block(sh, taps)
+    items = sh.N // nb * sh.groups
     k_parts = min(ceil_div(sh.K, kb), ceil_div(ITEMS // 2, items))
-    reasons = ("filters in the lanes, n = columns x rows of the batch: many channels and filters",
+    reasons = (f"rows of {width} columns: filters in the lanes, n = columns x rows of the batch",
                "lists over taps: k = channels", "panel: transposed, channels innermost",
                "compact tile, then the rows")
-    return CorrelateBlocking("taps", "filters", nb, True, False, tile, 1, kb, cb, chunk, k_parts,
+    return CorrelateBlocking("taps", "filters", nb, True, False, width, 1, kb, cb, width, k_parts,
                              reasons)
 
 
@@ -153,12 +152,8 @@ def correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
     width, taps, reach = _longest(sh)
     lists, why = _lists(sh, m, taps, reach)
     lanes = m.vector_bytes // sh.item
-    if sh.K >= lanes and sh.C >= lanes // 2:
-        # Worth two transposes (about 150 multiply-adds each) if there is enough to compute, or if
-        # columns would not fill the lanes anyway.
-        enough = lists == "taps" and 150 * (sh.C + sh.K) <= taps * sh.C * sh.K
-        if enough or width <= 2 * lanes:
-            return _filters_in_lanes(sh, m, width, taps, reach)
+    if width <= 2 * lanes <= 2 * sh.K and 2 * sh.C >= lanes:
+        return _filters_in_lanes(sh, m, width, taps)
     reasons = [f"lists over {lists}: {why}"]
     packed = lists == "taps" or not sh.direct_source or sh.planes > 1
     if packed:
@@ -166,7 +161,7 @@ def correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
                        else "the source is strided or of another type"))
     tile = _tile(sh, m, width, taps, reach)
     chunk = _chunk(sh, m, tile, width, reach, packed)
-    kb = even_parts(sh.K, 64)
+    kb = _filter_block(sh, m, taps)
     direct = sh.direct_out and sh.out_width * kb * sh.item < REACH_BYTES
     reasons.append("rows written in place" if direct else "compact tile, then the rows")
     items = sh.N * sh.groups * ceil_div(width, chunk)
