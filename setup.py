@@ -6,17 +6,28 @@ XSMMCONV_COVERAGE=1                   make the lines of Cython code visible to c
 """
 
 import importlib.util
+import json
 import os
 import sys
+from pathlib import Path
 
 import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.egg_info import egg_info
 
-spec = importlib.util.spec_from_file_location("libxsmm_build", "third_party/libxsmm/build.py")
-libxsmm = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(libxsmm)
+
+def vendoring(name):
+    """A module of third_party/libxsmm."""
+    path = f"third_party/libxsmm/{name}.py"
+    spec = importlib.util.spec_from_file_location(f"libxsmm_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+libxsmm, sbom = vendoring("build"), vendoring("sbom")
 
 SANITIZE = os.environ.get("XSMMCONV_SANITIZE", "")
 COVERAGE = os.environ.get("XSMMCONV_COVERAGE") == "1"
@@ -63,11 +74,24 @@ class BuildExtensions(build_ext):
         super().run()
 
 
+class EggInfo(egg_info):
+    """What lies here is copied to the .dist-info of a wheel."""
+
+    def run(self):
+        super().run()
+        if "XSMMCONV_LIBXSMM_ROOT" in os.environ:
+            return  # that is a copy of which we know nothing but the version
+        path = Path(self.egg_info, "sboms", "libxsmm.cdx.json")
+        path.parent.mkdir(exist_ok=True)
+        document = sbom.document(self.egg_name, self.egg_version, libxsmm)
+        path.write_text(json.dumps(document, indent=2) + "\n")
+
+
 libxsmm.one_build_at_a_time()
 libxsmm.licence()
 if "sdist" in sys.argv:
     libxsmm.tarball()  # building from the sdist then needs no network
 setup(
     ext_modules=MODULES if os.uname().machine == "x86_64" else [],
-    cmdclass={"build_ext": BuildExtensions},
+    cmdclass={"build_ext": BuildExtensions, "egg_info": EggInfo},
 )

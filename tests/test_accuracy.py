@@ -12,6 +12,7 @@ import xsmmconv
 from xsmmconv import reference
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("dtype", problems.DTYPES, ids=str)
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 def test_within_bound(problem, operation, dtype):

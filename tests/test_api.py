@@ -128,6 +128,37 @@ def test_numpy_integers_are_integers(operation, kind):
     assert_bitwise_equal(got, expected, operation, kind)
 
 
+@pytest.mark.parametrize(
+    ("taps", "options"),
+    [
+        (1, {"dilation": 2**31}),
+        (1, {"dilation": 2**40 - 1}),
+        (1, {"stride": 2**31}),
+        (3, {"stride": 2**40 - 1}),
+        (2, {"dilation": 2**33, "padding": "causal"}),
+        (2, {"dilation": 2**33, "padding": "same"}),
+        (3, {"dilation": 2**38, "padding": (2**38, 2**38), "stride": 2**32}),
+    ],
+)
+@every_operation
+def test_parameters_beyond_32_bits(operation, taps, options):
+    # Legal, and the arrays are small: no index of theirs may be computed in 32 bits on the way.
+    rng = np.random.default_rng(taps)
+    arrays = {
+        "x": rng.integers(-9, 9, (2, 3, 8)).astype(np.float32),
+        "weight": rng.integers(-9, 9, (2, 3, taps)).astype(np.float32),
+    }
+    arrays["y"] = reference.conv1d(arrays["x"], arrays["weight"], **options).astype(np.float32)
+    operands = [arrays[operation.first], arrays[operation.second]]
+    if operation is BACKWARD_DATA:
+        operands.append(8)
+    elif operation is BACKWARD_WEIGHT:
+        operands.append(taps)
+    got = getattr(xsmmconv, operation.function)(*operands, **options)
+    expected = getattr(reference, operation.function)(*operands, **options)
+    assert_equal(got, expected.astype(np.float32), operation, taps, options)
+
+
 @pytest.mark.parametrize("output_padding", range(5))
 @pytest.mark.parametrize(("stride", "dilation"), [(3, 2), (2, 5), (5, 1), (1, 5)])
 def test_output_padding(stride, dilation, output_padding):

@@ -1,4 +1,4 @@
-"""The examples in the docstrings and in the README do what they show."""
+"""The examples in the docstrings, in the README and on the pages of docs/ do what they show."""
 
 import doctest
 import re
@@ -6,11 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from xsmmconv import _api, _config, _errors, _threads, reference
+from xsmmconv import _api, _config, _errors, _threads, layers, reference
+
+ROOT = Path(__file__).parents[1]
+PAGES = [page for page in sorted(ROOT.glob("docs/*.md")) if "```pycon" in page.read_text()]
 
 
 @pytest.mark.parametrize(
-    "module", [_api, _config, _errors, _threads, reference], ids=lambda module: module.__name__
+    "module",
+    [_api, _config, _errors, _threads, layers, reference],
+    ids=lambda module: module.__name__,
 )
 def test_examples_of_docstrings(module):
     failed, attempted = doctest.testmod(module)
@@ -19,7 +24,7 @@ def test_examples_of_docstrings(module):
 
 
 def test_example_of_the_readme(capsys):
-    readme = Path(__file__).parents[1] / "README.md"
+    readme = ROOT / "README.md"
     (example,) = re.findall(r"```python\n(.*?)```", readme.read_text(), re.DOTALL)
     names = {}
     exec(example, names)
@@ -27,3 +32,17 @@ def test_example_of_the_readme(capsys):
     assert names["grad_x"].shape == names["x"].shape
     assert names["grad_w"].shape == names["weight"].shape
     assert "forward" in capsys.readouterr().out
+
+
+def test_pages_have_examples():
+    assert {page.name for page in PAGES} >= {"start.md", "mathematics.md"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_examples_of_the_pages(page):
+    blocks = re.findall(r"```pycon\n(.*?)```", page.read_text(), re.DOTALL)
+    # An empty line ends what is expected; the fence does it on the page.
+    example = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, page.name, str(page), 0)
+    result = doctest.DocTestRunner().run(example)
+    assert result.attempted > 0
+    assert result.failed == 0

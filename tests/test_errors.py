@@ -305,23 +305,23 @@ def outs():
     def strided(shape, axis):
         wide = list(shape)
         wide[axis] *= 2
-        return np.zeros(wide, np.float32)[
+        return np.full(wide, 7, np.float32)[
             tuple(np.s_[::2] if a == axis else np.s_[:] for a in range(3))
         ]
 
     for function in FUNCTIONS:
         shape = correct_arguments(function)["out"].shape
-        right = np.zeros(shape, np.float32)
+        right = np.full(shape, 7, np.float32)
         read_only = right.copy()
         read_only.flags.writeable = False
         wrong = {
             "Fortran-ordered": np.asfortranarray(right),
             "reversed": right[::-1],
             "reversed columns": right[..., ::-1],
-            "transposed": np.zeros(shape[::-1], np.float32).T,
+            "transposed": np.full(shape[::-1], 7, np.float32).T,
             "read-only": read_only,
-            "broadcast": np.broadcast_to(np.float32(0), shape),
-            "misaligned": np.zeros(right.nbytes + 1, np.uint8)[1:].view("f4").reshape(shape),
+            "broadcast": np.broadcast_to(np.float32(7), shape),
+            "misaligned": np.full(right.nbytes + 1, 7, np.uint8)[1:].view("f4").reshape(shape),
         }
         wrong |= {f"strided along axis {axis}": strided(shape, axis) for axis in range(3)}
         for what, out in wrong.items():
@@ -331,12 +331,12 @@ def outs():
         shapes += [tuple(e + (a == axis) for a, e in enumerate(shape)) for axis in range(3)]
         shapes += [tuple(e - (a == axis) for a, e in enumerate(shape)) for axis in range(3)]
         for wrong in shapes:
-            out = {"out": np.zeros(wrong, np.float32)}
+            out = {"out": np.full(wrong, 7, np.float32)}
             yield Case(
                 function, f"out {wrong}", out, ValueError, ("out",), (str(shape), str(wrong))
             )
         for dtype in ("f8", "f2", "i4", "u2", "O", ">f4", "f4,f4", ml_dtypes.bfloat16):
-            out = {"out": np.zeros(shape, dtype)}
+            out = {"out": np.full(shape, 7).astype(dtype)}
             what = f"out has dtype {np.dtype(dtype)}"
             yield Case(function, what, out, ValueError, ("out",), ("float32",))
         for name in operands_of(function):
@@ -349,7 +349,7 @@ def overlaps(function, name):
     def contiguous(offset_of_out):
         def changes(arguments):
             operand, out = arguments[name], arguments["out"]
-            buffer = np.zeros(out.size + operand.size + out.size, np.float32)
+            buffer = np.ones(out.size + operand.size + out.size, np.float32)
             start = offset_of_out(operand.size, out.size)
             return {
                 name: buffer[out.size :][: operand.size].reshape(operand.shape),
@@ -360,7 +360,7 @@ def overlaps(function, name):
 
     def interleaved(arguments):
         operand, out = arguments[name], arguments["out"]
-        buffer = np.zeros(2 * operand.size + out.size, np.float32)
+        buffer = np.ones(2 * operand.size + out.size, np.float32)
         return {
             name: buffer[: 2 * operand.size : 2].reshape(operand.shape),
             "out": buffer[: out.size].reshape(out.shape),

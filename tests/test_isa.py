@@ -32,7 +32,7 @@ def run(target, *arguments):
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target or "native")
 def test_slice_of_the_suite(target):
-    child = run(target, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--every=6", *SLICE)
+    child = run(target, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--every=10", *SLICE)
     assert child.returncode == 0, child.stdout[-4000:] + child.stderr[-1000:]
 
 

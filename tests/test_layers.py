@@ -6,6 +6,7 @@ import threading
 import ml_dtypes
 import numpy as np
 import pytest
+
 import xsmmconv
 
 DTYPES = [np.float32, np.float64, ml_dtypes.bfloat16]
@@ -23,8 +24,10 @@ def arrays(line, dtype):
 
     p = parse(line)
     rng = np.random.default_rng(len(line))
-    made = [rng.standard_normal(shape).astype(dtype)
-            for shape in (p.x_shape, p.weight_shape, p.y_shape, (p.K,))]
+    made = [
+        rng.standard_normal(shape).astype(dtype)
+        for shape in (p.x_shape, p.weight_shape, p.y_shape, (p.K,))
+    ]
     return p, *made
 
 

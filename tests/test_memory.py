@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+
 import xsmmconv
 from xsmmconv import _memory
 
@@ -57,6 +58,7 @@ def test_what_is_held_is_bounded():
 IDLE = """
 import time
 import numpy as np
+
 import xsmmconv
 from xsmmconv import _memory
 

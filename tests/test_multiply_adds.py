@@ -1,5 +1,8 @@
 """No multiplication by a zero of the padding or the stride: the plan's count, and the engines'."""
 
+import subprocess
+import sys
+
 import hypothesis
 import numpy as np
 import problems
@@ -77,3 +80,28 @@ def test_chromosome_is_planned_without_walking_it(pass_):
     # 2.5e8 columns; the count is known in closed form (three interior taps less the two borders).
     got = xsmmconv.plan(pass_, (1, 4, 250_000_000), (8, 4, 3), padding=1)
     assert got.multiply_adds == 8 * 4 * (3 * 250_000_000 - 2)
+
+
+ABSURD = """
+import xsmmconv
+
+for pass_ in ("forward", "backward_data", "backward_weight"):
+    for options in (
+        {"stride": 2**39},
+        {"dilation": 2**39},
+        {"padding": 2**39},
+        {"padding": (0, 2**39), "stride": 2**20},
+    ):
+        plan = xsmmconv.plan(pass_, (1, 1, 2**40 - 1), (1, 1, 1), **options)
+        print(plan.multiply_adds, len(plan.describe()) < 100_000)
+"""
+
+
+def test_absurd_numbers_are_planned_at_once():
+    # In a process of its own: whatever walks along any of these numbers never ends.
+    child = subprocess.run(
+        [sys.executable, "-c", ABSURD], capture_output=True, text=True, timeout=120
+    )
+    columns = 2**40 - 1
+    counts = [2, columns, columns, 2**20]
+    assert child.stdout.splitlines() == [f"{count} True" for count in counts] * 3, child.stderr

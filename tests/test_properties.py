@@ -6,7 +6,7 @@ Integer-valued data make the laws exact in every dtype, wherever they are laws o
 import numpy as np
 import problems
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import (
     BACKWARD_DATA,
@@ -97,7 +97,7 @@ def test_threads_do_not_change_a_bit(problem, operation, dtype):
     check_threads(problem, operation, dtype)
 
 
-@pytest.mark.every(4)
+@pytest.mark.every(6)
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 def test_threads_do_not_change_a_bit_of_the_corpus(problem, operation):
     # Some of these are large enough to be divided among the threads.
@@ -166,6 +166,7 @@ LAYOUTS = [
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+@settings(max_examples=30)
 @given(problem=small_problems(), operation=any_operation, dtype=any_dtype)
 def test_layout_of_the_operands_does_not_change_a_bit(layout, problem, operation, dtype):
     operands = real_operands(problem, operation, dtype)

@@ -24,7 +24,7 @@ every_dtype = pytest.mark.parametrize("dtype", problems.DTYPES, ids=str)
 every_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(4)
 @every_dtype
 @every_operation
 def test_probes(problem, operation, dtype):
@@ -48,6 +48,7 @@ def test_probes(problem, operation, dtype):
             assert_equal(got, expected, problem, operation, dtype, what)
 
 
+@pytest.mark.every(3)
 @every_dtype
 @every_operation
 def test_elements_that_no_product_reaches(problem, operation, dtype):
@@ -87,7 +88,7 @@ def test_nan_and_inf_pass_through_bias_and_relu(operation, dtype):
         assert_equal(got, expected, problem, operation, dtype, activation)
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(4)
 @every_dtype
 def test_guard_pages(selected_problems, dtype):
     """Arrays begin right behind, or end right before, memory that must not be used.

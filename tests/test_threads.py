@@ -15,7 +15,7 @@ from problems import OPERATIONS, assert_bitwise_equal, call, real_operands
 import xsmmconv
 from xsmmconv import _text
 
-MIXED = problems.CORPUS[::9]
+MIXED = problems.CORPUS[::13]
 
 
 @pytest.mark.parametrize("threads", [1, 2, None])
@@ -63,6 +63,7 @@ def test_callers_of_one_problem_at_the_same_time():
 
 def test_other_threads_run_during_a_call():
     # Python is told never to take the lock away from a thread: only the call can give it up.
+    # Ten steps in one call: the checks of arguments may give it up for a moment, too.
     x, weight = np.ones((1, 16, 60000), "f4"), np.ones((16, 16, 51), "f4")
     out = np.empty((1, 16, 59950), "f4")
     steps = 0
@@ -81,10 +82,10 @@ def test_other_threads_run_during_a_call():
         for _ in range(200):
             before = steps
             xsmmconv.conv1d(x, weight, out=out, threads=1)
-            if steps > before:
+            if steps >= before + 10:
                 break
         else:
-            pytest.fail("no other Python thread has run during any of 200 calls")
+            pytest.fail("no other Python thread could run during any of 200 calls")
     finally:
         sys.setswitchinterval(interval)
         done.set()

@@ -213,8 +213,9 @@ def test_an_installed_copy_of_another_version_is_refused(build, prefix):
 @pytest.mark.parametrize("missing", ["include/libxsmm_version.h", "lib/libxsmm.a"])
 def test_an_incomplete_installed_copy_is_refused(build, prefix, missing):
     (prefix / missing).unlink()
-    with pytest.raises(build.VendoringError, match=f"ROOT={prefix}: expected .*{missing}"):
-        build.library()
+    for ask in (build.licence, build.library):
+        with pytest.raises(build.VendoringError, match=f"ROOT={prefix}: expected .*{missing}"):
+            ask()
 
 
 def test_an_installed_copy_without_its_licence_is_refused(build, prefix):

@@ -41,7 +41,7 @@ LICENCE = HERE / "LICENSE.md"  # extracted: must go with every binary
 LEFT_OUT = (
     *("libxsmm_dnn*", "*_driver*", "libxsmm_ext*", "libxsmm_python.c"),
     *("generator_packed*", "generator_spgemm*", "libxsmm_*spmdm.c"),
-    *("libxsmm_blocked_gemm.c", "libxsmm_perf.c", "libxsmm_rng.c"),
+    *("libxsmm_blocked_gemm.c", "libxsmm_perf.c", "libxsmm_rng.c", "libxsmm_trace.c"),
 )
 STAND_INS = HERE / "stand_ins.c"  # for what is called of it all the same
 
@@ -49,7 +49,7 @@ FLAGS = [
     *("-O2", "-fPIC", "-fvisibility=hidden", "-w", "-msse4.2", "-DNDEBUG", "-D__BLAS=0"),
     *("-Iinclude", "-Isrc"),
     "-DLIBXSMM_DEFAULT_CONFIG",  # no generated headers
-    "-DLIBXSMM_BUILD=1",  # plain malloc: 2 means glibc's internal entry points
+    *("-DLIBXSMM_BUILD=1", "-Dpthread_yield=sched_yield"),  # no need of glibc
     "-DLIBXSMM_NO_CTOR",  # initialised when asked, not when the module is loaded
     "-DLIBXSMM_CACHE_MAXSIZE=0",  # its cache is shared, unlocked, beyond 1024 threads
     "-DLIBXSMM_MALLOC_LOCK_ONFAULT",  # else it locks 9 MB into physical memory
@@ -107,7 +107,7 @@ def licence() -> Path:
     """Put LIBXSMM's licence text beside this file, where the packaging metadata names it."""
     prefix = os.environ.get("XSMMCONV_LIBXSMM_ROOT")
     if prefix:
-        text = _licence_of_prefix(Path(prefix)).read_bytes()
+        text = licence_of(Path(prefix)).read_bytes()
     else:
         with tarfile.open(tarball()) as archive:
             text = archive.extractfile(f"libxsmm-{VERSION}/LICENSE.md").read()
@@ -381,7 +381,8 @@ def installed(prefix: Path) -> Library:
     return Library.of(prefix / "include", [path for path in archives if path.is_file()])
 
 
-def _licence_of_prefix(prefix: Path) -> Path:
+def licence_of(prefix: Path) -> Path:
+    installed(prefix)
     for pattern in ("LICENSE.md", "share/libxsmm/LICENSE.md", "share/doc/libxsmm*/copyright"):
         for path in prefix.glob(pattern):
             return path
