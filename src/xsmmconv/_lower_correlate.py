@@ -103,7 +103,8 @@ class _Lowering:
         sh, bl, source, weight = self.sh, self.bl, self.program.source, self.program.weight
         if bl.lanes == "filters":
             return filters, columns * bl.nb, k, weight.c, sh.C, bl.kb, beta
-        lda = source.row if bl.lists == "taps" else self.spacing
+        # The distance of a single column means nothing, and may be beyond 32 bits.
+        lda = source.row if bl.lists == "taps" else self.spacing if k > 1 else 1
         return columns, filters, k, lda, weight.k, sh.out_width if bl.direct else bl.tile, beta
 
     def calls_by_taps(self, rects: list[Rectangle], a: int, beta: int):

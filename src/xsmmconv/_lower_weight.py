@@ -84,7 +84,9 @@ class _Lowering:
             run, position = self.run_list[rect.run], source.positions[rect.run]
             length, taps = rect.b - rect.a, rect.j1 - rect.j0
             if self.bl.lists == "taps":
-                self.reduce(taps, run.spacing, 0, position[rect.j0],
+                # The distance of a single column means nothing, and may be beyond 32 bits.
+                ldb = run.spacing if taps > 1 else self.bl.step
+                self.reduce(taps, ldb, 0, position[rect.j0],
                             self.program.tap[run.taps[rect.j0]], length)
                 continue
             for j in range(rect.j0, rect.j1):

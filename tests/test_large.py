@@ -1,0 +1,66 @@
+"""Whole chromosomes: hundreds of millions of columns. Select with `-m slow`; takes 8 GB."""
+
+import resource
+
+import numpy as np
+import pytest
+import xsmmconv
+from xsmmconv import reference
+
+WIDTH = 250_000_000
+PARAMETERS = {"dilation": 3, "padding": 12}
+EDGE = 1000
+
+
+def peak_bytes():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@pytest.fixture(scope="module")
+def chromosome():
+    """Small integers, with a period that no tile size divides, so that any slip would show."""
+    period = np.random.default_rng(0).integers(-3, 4, (4, 1_000_003)).astype(np.float32)
+    return np.tile(period, (1, WIDTH // 1_000_003 + 1))[np.newaxis, :, :WIDTH]
+
+
+@pytest.mark.slow
+def test_a_plan_does_not_grow_with_the_row():
+    for pass_ in ("forward", "backward_data", "backward_weight"):
+        plan = xsmmconv.plan(pass_, (1, 4, WIDTH), (2, 4, 9), **PARAMETERS)
+        assert len(plan.describe()) < 10_000
+        assert plan.multiply_adds == 2 * 4 * (9 * WIDTH - 2 * 3 * (1 + 2 + 3 + 4))
+
+
+@pytest.mark.slow
+def test_forward_and_backward_data_to_the_last_column(chromosome):
+    x = np.ascontiguousarray(chromosome)
+    weight = np.random.default_rng(1).integers(-2, 3, (1, 4, 9)).astype(np.float32)
+    before = peak_bytes()
+    y = xsmmconv.conv1d(x, weight, **PARAMETERS)
+    # The result, and a few megabytes.
+    assert peak_bytes() - before < y.nbytes + (64 << 20)
+    # What lies further than the filter's reach from where a piece was cut is as in the whole row.
+    ends = (
+        (slice(0, EDGE), slice(0, EDGE - 12)),
+        (slice(WIDTH - EDGE, WIDTH), slice(12, EDGE)),
+    )
+    for part, inner in ends:
+        expected = reference.conv1d(x[..., part], weight, **PARAMETERS)
+        np.testing.assert_array_equal(y[..., part][..., inner], expected[..., inner])
+    grad = xsmmconv.conv1d_backward_data(y, weight, WIDTH, **PARAMETERS)
+    for part, inner in ends:
+        expected = reference.conv1d_backward_data(y[..., part], weight, EDGE, **PARAMETERS)
+        np.testing.assert_array_equal(grad[..., part][..., inner], expected[..., inner])
+
+
+@pytest.mark.slow
+def test_backward_weight_adds_up_every_column(chromosome):
+    x = np.ascontiguousarray(chromosome[:, :1])
+    marks = np.zeros((1, 1, WIDTH), np.float32)
+    places = np.array([0, 1, 12, 12_345_678, WIDTH // 2, WIDTH - 13, WIDTH - 1])
+    marks[0, 0, places] = 1
+    gradient = xsmmconv.conv1d_backward_weight(marks, x, 9, **PARAMETERS)
+    expected = [
+        sum(x[0, 0, i] for i in places + 3 * t - 12 if 0 <= i < WIDTH) for t in range(9)
+    ]
+    np.testing.assert_array_equal(gradient[0, 0], np.float32(expected))
