@@ -4,6 +4,7 @@ import resource
 
 import numpy as np
 import pytest
+
 import xsmmconv
 from xsmmconv import reference
 
