@@ -61,7 +61,5 @@ def test_backward_weight_adds_up_every_column(chromosome):
     places = np.array([0, 1, 12, 12_345_678, WIDTH // 2, WIDTH - 13, WIDTH - 1])
     marks[0, 0, places] = 1
     gradient = xsmmconv.conv1d_backward_weight(marks, x, 9, **PARAMETERS)
-    expected = [
-        sum(x[0, 0, i] for i in places + 3 * t - 12 if 0 <= i < WIDTH) for t in range(9)
-    ]
+    expected = [sum(x[0, 0, i] for i in places + 3 * t - 12 if 0 <= i < WIDTH) for t in range(9)]
     np.testing.assert_array_equal(gradient[0, 0], np.float32(expected))

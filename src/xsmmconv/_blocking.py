@@ -58,6 +58,7 @@ class CorrelateShape:
     item: int  # bytes of an element of the computing type
     direct_source: bool  # rows can be read in place: contiguous and of the computing type
     direct_out: bool  # rows can be written in place, likewise
+    known_out: bool  # and kernels may depend on their length: this alone must not change a sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,7 @@ def correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
     tile = _tile(sh, m, width, taps, reach)
     chunk = _chunk(sh, m, tile, width, reach, packed)
     kb = _filter_block(sh, m, taps)
-    direct = sh.direct_out and sh.out_width * kb * sh.item < REACH_BYTES
+    direct = sh.direct_out and sh.known_out and sh.out_width * kb * sh.item < REACH_BYTES
     reasons.append("rows written in place" if direct else "compact tile, then the rows")
     items = sh.N * sh.groups * ceil_div(width, chunk)
     k_parts = min(ceil_div(sh.K, kb), ceil_div(ITEMS // 2, items))

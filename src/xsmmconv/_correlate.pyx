@@ -3,7 +3,7 @@
 Forward, every residue phase of backward data, and transposed convolution are all this. The loop
 packs a panel if the plan says so, points the tile's offset lists at it and calls LIBXSMM kernels.
 """
-from cython.parallel cimport parallel, prange, threadid
+from cython.parallel cimport prange, threadid
 from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport free
 from libc.string cimport memset
@@ -11,9 +11,9 @@ cimport cython
 cimport numpy as cnp
 
 from xsmmconv._kernel cimport kernel_t
+from xsmmconv._memory cimport Packed, Scratch, copy_rows, operand
 from xsmmconv._pack cimport pack_ops, pack_ops_of
 from xsmmconv._panel cimport Operand, Panel, Window, pack_panel, pack_transposed
-from xsmmconv._memory cimport Packed, Scratch, copy_rows, operand
 
 cnp.import_array()
 
@@ -76,7 +76,6 @@ cdef struct Table:
     int64_t K
     int64_t S
     int64_t planes
-    int64_t source_width
     int64_t out_width
     int64_t tile
     int64_t kb
@@ -174,6 +173,19 @@ cdef int64_t run_segment(const Table* t, const Arrays* v, Phase* phase, Segment*
     return work
 
 
+cdef void pack_weight_row(const Table* t, const char* src, const Py_ssize_t* strides, char* dst,
+                          int64_t row) noexcept nogil:
+    """Bring the weights of one filter of one group into the layout of the plan."""
+    cdef int64_t g = row // t.K, k = row % t.K, c = 0, size = t.source_ops.computed
+    cdef int64_t place = g * t.weight_group + k * t.weight_k
+    src += g * strides[0] + k * strides[1]
+    while c < t.C:
+        t.source_ops.scatter(dst + place * size, t.weight_c, t.tap, src + c * strides[2],
+                             strides[2], strides[3], min(t.cb, t.C - c), t.S)
+        c += t.cb
+        place += t.weight_block
+
+
 cdef void pack_weight_block(const Table* t, const char* src, const Py_ssize_t* strides, char* dst,
                             int64_t row) noexcept nogil:
     """The same for a block of filters of one group where they fill the lanes."""
@@ -237,19 +249,6 @@ cdef int64_t run_item(const Table* t, const Arrays* v, int64_t item, char* scrat
     return work
 
 
-cdef void pack_weight_row(const Table* t, const char* src, const Py_ssize_t* strides, char* dst,
-                          int64_t row) noexcept nogil:
-    """Bring the weights of one filter of one group into the layout of the plan."""
-    cdef int64_t g = row // t.K, k = row % t.K, c = 0, size = t.source_ops.computed
-    cdef int64_t place = g * t.weight_group + k * t.weight_k
-    src += g * strides[0] + k * strides[1]
-    while c < t.C:
-        t.source_ops.scatter(dst + place * size, t.weight_c, t.tap, src + c * strides[2],
-                             strides[2], strides[3], min(t.cb, t.C - c), t.S)
-        c += t.cb
-        place += t.weight_block
-
-
 @cython.final
 cdef class Correlate:
     """An immutable program of engine 1, ready to be executed by any number of threads."""
@@ -281,7 +280,7 @@ cdef class Correlate:
         t.tap = <int64_t*> copy_rows(weight.tap, 1)
         t.n_phases = len(program.phases)
         t.N, t.groups, t.C, t.K, t.S = sh.N, sh.groups, sh.C, sh.K, S
-        t.planes, t.source_width, t.out_width = sh.planes, sh.source_width, sh.out_width
+        t.planes, t.out_width = sh.planes, sh.out_width
         t.tile, t.kb, t.cb, t.chunk, t.k_parts = bl.tile, bl.kb, weight.cb, bl.chunk, bl.k_parts
         t.chunks = (max([p.count for p in sh.phases], default=0) + bl.chunk - 1) // bl.chunk
         t.unreached = sum([p.count for p in sh.phases]) < sh.out_width

@@ -125,11 +125,11 @@ class Plan:
                                                                       p.pl)
         out_width = p.Q if forward else p.W
         source_width = p.W if forward else p.Q
-        direct_out = (self._same_type and all(phase.step == 1 for phase in phases)
-                      and _may_write_in_place(out_width))
+        direct_out = self._same_type and all(phase.step == 1 for phase in phases)
+        known_out = direct_out and _may_write_in_place(out_width)
         shape = CorrelateShape(max(1, p.N), p.g, C, K, phases, source_width,
                                p.s if forward else 1, out_width, self._item,
-                               self._same_type and self._in_place, direct_out)
+                               self._same_type and self._in_place, direct_out, known_out)
         self._blocking = correlate_blocking(shape, self._machine)
         natural = forward and self._same_type and self._in_place
         self._program = lower_correlate(shape, self._blocking, p.S, natural, self._kernel)

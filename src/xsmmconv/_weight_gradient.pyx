@@ -56,7 +56,6 @@ cdef struct Table:
     unsigned long long* offsets_a
     unsigned long long* offsets_b
     int64_t* tap
-    int64_t n_segments
     int64_t N
     int64_t groups
     int64_t lanes
@@ -235,7 +234,6 @@ cdef class WeightGradient:
         t.offsets_a = <unsigned long long*> copy_rows(program.offsets_a, 1)
         t.offsets_b = <unsigned long long*> copy_rows(program.offsets_b, 1)
         t.tap = <int64_t*> copy_rows(program.tap, 1)
-        t.n_segments = len(program.segments)
         t.N, t.groups, t.lanes, t.rows, t.S = sh.N, sh.groups, sh.lanes, sh.rows, sh.taps
         t.lane_planes, t.row_planes = lane_planes, sh.row_planes
         t.tile, t.lb, t.rb, t.slots, t.flush = bl.tile, bl.lb, bl.rb, bl.slots, bl.flush

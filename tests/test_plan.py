@@ -1,0 +1,79 @@
+"""Plans: what they may depend on, and what must stay bounded."""
+
+import numpy as np
+import pytest
+
+import xsmmconv
+from xsmmconv import _dispatch, _plan
+from xsmmconv._text import parse
+
+LINES = [
+    "n1c1k15s51d8psamew3000",
+    "n1c4k64s15psamew2000",
+    "n1c15k15s51d8psamew1500",
+    "n1c1k1s5psamew4000",
+    "n1c64k64s5psamew700",
+    "n2c3k2s3st2w77",
+]
+
+
+def arrays(line, pass_):
+    p = parse(line)
+    rng = np.random.default_rng(0)
+    x, weight, y = (
+        rng.standard_normal(shape, dtype=np.float32)
+        for shape in (p.x_shape, p.weight_shape, p.y_shape)
+    )
+    plan = xsmmconv.plan(pass_, p.x_shape, p.weight_shape, **p.parameters)
+    return plan.problem, (x if pass_ == "forward" else y), weight
+
+
+@pytest.mark.parametrize("pass_", ["forward", "backward_data"])
+@pytest.mark.parametrize("line", LINES)
+def test_the_rows_seen_before_change_no_bit(line, pass_, monkeypatch):
+    problem, a, weight = arrays(line, pass_)
+    results = []
+    for lengths in (10**6, 0):  # any row may be written in place; none may
+        monkeypatch.setattr(_plan, "_ROW_LENGTHS", lengths)
+        monkeypatch.setattr(_plan, "_row_lengths", set())
+        plan = _plan.Plan(pass_, problem)
+        out = np.full(plan.output_shape, np.nan, np.float32)
+        plan.run(a, weight, None, False, out, 1)
+        results.append((plan.describe(), out))
+    np.testing.assert_array_equal(results[0][1], results[1][1])
+    in_place = ["rows written in place" in text for text, _ in results]
+    strided = pass_ == "backward_data" and problem.s > 1
+    assert in_place == [not strided, False]
+
+
+def test_kernels_and_plans_stay_bounded_over_many_widths():
+    weight = np.ones((5, 4, 9), np.float32)
+
+    def call_all(widths):
+        for width in widths:
+            x = np.ones((4, width), np.float32)
+            y = xsmmconv.conv1d(x, weight, dilation=2, padding="same")
+            xsmmconv.conv1d_backward_data(y, weight, width, dilation=2, padding="same")
+            xsmmconv.conv1d_backward_weight(y, x, 9, dilation=2, padding="same")
+        return _dispatch.registry_info()["kernels"]
+
+    # By then the row lengths that kernels may depend on are used up.
+    first = call_all(range(400, 1000))
+    assert call_all(range(1000, 1600)) - first < 300
+    cached, most = _plan.cache_info()
+    assert cached <= most
+
+
+def test_describe_says_what_matters():
+    text = xsmmconv.plan("forward", (4, 15, 1000), (15, 15, 51), dilation=8).describe()
+    for word in (
+        "lists over channels",
+        "scratch",
+        "kernels",
+        "segments",
+        "tile",
+        _dispatch.instruction_set(),
+    ):
+        assert word in text
+    text = xsmmconv.plan("forward", (64, 64, 8), (64, 64, 3)).describe()
+    assert "filters in the lanes" in text
