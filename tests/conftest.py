@@ -1,10 +1,16 @@
 """Options of the suite, and the parametrisation of every test that takes a `problem`."""
 
+import importlib.util
+
 import hypothesis
 import problems
 import pytest
 
 from xsmmconv import _text
+
+# The PyTorch layer is an extra: its tests exist only where torch is installed. CONTRIBUTING says
+# how to run them; the core's suite must not need torch.
+collect_ignore = [] if importlib.util.find_spec("torch") else ["pytorch"]
 
 hypothesis.settings.register_profile(
     "suite", derandomize=True, deadline=None, database=None, max_examples=60

@@ -1,0 +1,163 @@
+"""Where the time of training goes. Prints tables in Markdown.
+
+python examples/denoise/measure.py step         a training step, backends in turn in one process
+python examples/denoise/measure.py profile      the operators of a step
+python examples/denoise/measure.py openmp       PyTorch's own work and convolutions in turn
+torchrun --nproc-per-node 2 examples/denoise/measure.py allreduce       the sum of the gradients
+"""
+
+import argparse
+import itertools
+import statistics
+import time
+
+import model
+import numpy as np
+import torch
+import tracks
+from torch import distributed
+
+WIDTH, MARGIN = 60_000, 5_000
+
+
+class Run:
+    """A network of the default shape with its optimizer, for steps on the same windows."""
+
+    def __init__(self, backend, dtype, threads, batch):
+        torch.manual_seed(0)
+        self.name, self.dtype, self.threads = f"{backend} {dtype}", dtype, threads
+        self.network = model.Network(model.Shape(), backend)
+        self.optimizer = torch.optim.Adam(self.network.parameters())
+        counts = tracks.generate(batch * WIDTH, 0)
+        self.clean = torch.from_numpy(counts.reshape(batch, WIDTH).astype(np.float32))
+        self.noisy = torch.from_numpy(tracks.thin(counts, 0.2, 0).astype(np.float32))
+        self.noisy = self.noisy.reshape(batch, 1, WIDTH)
+        self.peaks = torch.from_numpy(tracks.call_peaks(counts).astype(np.float32))
+        self.peaks = self.peaks.reshape(batch, WIDTH)
+
+    def step(self):
+        """(seconds of the forward pass and the loss, the backward pass, the optimizer)."""
+        torch.set_num_threads(self.threads)
+        middle = slice(MARGIN, WIDTH - MARGIN)
+        times = [time.perf_counter()]
+        with model.autocast(self.dtype):
+            outputs = self.network(self.noisy)
+        known = (v[:, middle] for v in (*outputs, self.clean, self.peaks))
+        loss = model.loss_of(*known)
+        times.append(time.perf_counter())
+        self.optimizer.zero_grad()
+        loss.backward()
+        times.append(time.perf_counter())
+        self.optimizer.step()
+        times.append(time.perf_counter())
+        return np.diff(times)
+
+
+def step(options):
+    print("| threads | dtype | backend | forward | backward | optimizer | step | median | ratio |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for threads, dtype in itertools.product(options.threads, options.dtypes):
+        runs = [Run(backend, dtype, threads, options.batch) for backend in model.BACKENDS]
+        times = {run.name: [] for run in runs}
+        for i in range(options.repeats + 1):
+            for run in runs:
+                seconds = run.step()
+                if i:  # the first makes plans and kernels
+                    times[run.name].append(seconds)
+        least = {name: min(v, key=sum) for name, v in times.items()}
+        theirs = sum(least[runs[0].name])
+        for name, parts in least.items():
+            backend, dtype = name.split()
+            median = statistics.median(map(sum, times[name]))
+            cells = [f"{1e3 * v:.0f} ms" for v in (*parts, sum(parts), median)]
+            ratio = f"{theirs / sum(parts):.2f}"
+            print("| " + " | ".join([str(threads), dtype, backend, *cells, ratio]) + " |")
+
+
+def profile(options):
+    for backend, dtype in itertools.product(model.BACKENDS, options.dtypes):
+        run = Run(backend, dtype, options.threads[0], options.batch)
+        run.step()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+            run.step()
+        rows = sorted(seen.key_averages(), key=lambda e: -e.self_cpu_time_total)
+        total = sum(e.self_cpu_time_total for e in rows)
+        print(f"\n{run.name}, {run.threads} thread(s): {total / 1e3:.0f} ms\n")
+        print("| operator | calls | time | share |\n|---|---|---|---|")
+        for e in rows[:12]:
+            own = e.self_cpu_time_total
+            print(f"| {e.key} | {e.count} | {own / 1e3:.1f} ms | {own / total:.1%} |")
+
+
+def openmp(options):
+    """Alternating regions of PyTorch and of xsmmconv, against each alone."""
+    from xsmmconv.torch import conv1d
+
+    torch.set_num_threads(max(options.threads))
+    x, weight = torch.randn(1, 15, WIDTH), torch.randn(15, 15, 51)
+    y = torch.randn(1, 15, WIDTH)
+
+    def seconds(*work):
+        """Of each kind of work when they alternate."""
+        times = [[] for _ in work]
+        for _ in range(options.repeats * 10):
+            for function, mine in zip(work, times, strict=True):
+                start = time.perf_counter()
+                function()
+                mine.append(time.perf_counter() - start)
+        return [f"{1e3 * min(v):.2f} / {1e3 * statistics.median(v):.2f}" for v in times]
+
+    def elementwise():
+        torch.sigmoid(y, out=y)
+
+    def convolution():
+        conv1d(x, weight, padding="same", dilation=8)
+
+    convolution()
+    alone = seconds(elementwise) + seconds(convolution)
+    print(f"{torch.get_num_threads()} threads; ms, minimum / median")
+    print("| work | alone | in turn |\n|---|---|---|")
+    for name, *cells in zip(
+        ("sigmoid", "convolution"), alone, seconds(elementwise, convolution), strict=True
+    ):
+        print("| " + " | ".join([name, *cells]) + " |")
+
+
+def allreduce(options):
+    """Latency and bandwidth of the sum over processes, and the bytes of this network."""
+    distributed.init_process_group("gloo")
+    network = model.Network(model.Shape(), "torch")
+    sizes = [1, 2**10, 2**14, sum(p.numel() for p in network.parameters()), 2**20]
+    rows = []
+    for size in sizes:
+        values, times = torch.zeros(size), []
+        for _ in range(10 * options.repeats):
+            distributed.barrier()
+            start = time.perf_counter()
+            distributed.all_reduce(values)
+            times.append(time.perf_counter() - start)
+        rows.append((4 * size, min(times), statistics.median(times)))
+    if distributed.get_rank() == 0:
+        print("| bytes | minimum | median |\n|---|---|---|")
+        for size, least, median in rows:
+            note = " (the gradients)" * (size == 4 * sizes[3])
+            print(f"| {size:,}{note} | {1e3 * least:.3f} ms | {1e3 * median:.3f} ms |")
+    distributed.destroy_process_group()
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = {f.__name__: f for f in (step, profile, openmp, allreduce)}
+    parser.add_argument("what", choices=what)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--batch", type=int, default=1, help="windows (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=10, help="(%(default)s)")
+    options = parser.parse_args()
+    what[options.what](options)
+
+
+if __name__ == "__main__":
+    main()
