@@ -1,5 +1,8 @@
 """Plans: what they may depend on, and what must stay bounded."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -77,3 +80,27 @@ def test_describe_says_what_matters():
         assert word in text
     text = xsmmconv.plan("forward", (64, 64, 8), (64, 64, 3)).describe()
     assert "filters in the lanes" in text
+
+
+FORKED = """
+import os
+import signal
+import numpy as np
+import xsmmconv
+from xsmmconv import _dispatch, _plan
+
+x, weight = np.ones((1, 2, 9), np.float32), np.ones((2, 2, 3), np.float32)
+xsmmconv.conv1d(x, weight)
+for lock in (_dispatch._lock, _plan._lock):
+    lock.acquire()  # as another thread might at the moment of the fork
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    xsmmconv.conv1d(x, weight, padding=2)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_a_child_does_not_wait_for_locks_of_its_parent():
+    subprocess.run([sys.executable, "-c", FORKED], check=True, timeout=60)

@@ -7,6 +7,7 @@ missing, on a machine that cannot run the engines.
 """
 from xsmmconv cimport _libxsmm as lx
 
+import os
 import platform
 import threading
 
@@ -26,6 +27,15 @@ _FAMILIES = ("float32", "float64", "bfloat16")
 cdef bint _initialised = False
 _lock = threading.Lock()
 _overlap = {}
+
+
+def _renew_lock():
+    # Another thread may have held it at the fork; in the child nobody would ever release it.
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 cdef void _init():

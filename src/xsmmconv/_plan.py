@@ -48,6 +48,15 @@ _cache: OrderedDict = OrderedDict()
 _lock = threading.Lock()
 
 
+def _renew_lock():
+    # Another thread may have held it at the fork; in the child nobody would ever release it.
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
 def _cache_bytes(name: str, default: int) -> int:
     try:
         size = os.sysconf(name)
