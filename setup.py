@@ -41,7 +41,7 @@ DIRECTIVES = {"language_level": 3, "cdivision": True, "linetrace": COVERAGE}
 DIRECTIVES |= dict.fromkeys(("boundscheck", "wraparound", "initializedcheck"), False)
 
 # _dispatch alone links LIBXSMM, and it is baseline x86-64: it can be imported on any such
-# processor and says what is missing. The others are imported after that.
+# processor and says what is missing.
 FLAGS = dict.fromkeys(("_memory", "_correlate", "_weight_gradient", "_peak"), ENGINE)
 MODULES = [
     Extension(
@@ -52,7 +52,7 @@ MODULES = [
         extra_compile_args=["-g0", *flags, *CHECKS],
         extra_link_args=[*flags, *CHECKS],
     )
-    for name, flags in {"_dispatch": [], **FLAGS}.items()
+    for name, flags in {"_dispatch": [], "_call": [], **FLAGS}.items()
 ]
 
 

@@ -5,7 +5,8 @@ How a call travels; imports go the same way, and each storey can be used and tes
     public function -> ConvProblem -> Plan ( <- geometry, blocking, dispatch ) -> engine -> kernel
         _api.py        _problem.py     _plan.py                                   *.pyx     LIBXSMM
 
-The engines are imported by the first call, not by the package.
+`_call.pyx` leads it along, and keeps the way of earlier calls to repeat it. It and the engines are
+imported by the first call, not by the package.
 """
 
 from xsmmconv import reference

@@ -1,12 +1,4 @@
-"""The public functions. Each looks up the plan of its call, allocates the result, runs the plan.
-
-Operands keep their names from call to error message; whatever can be wrong with them is found by
-`_problem`, once per combination of shapes, dtypes and parameters (`_prepared` remembers the rest).
-"""
-
-import functools
-
-import numpy as np
+"""The public functions and what they promise; `_call` carries them out."""
 
 from xsmmconv import _config, _problem, _threads
 
@@ -110,31 +102,7 @@ def conv1d(
     array([[ 0.,  0.,  4., 10.]], dtype=float32)
     """
     parameters = stride, padding, dilation, groups
-    return forward(x, weight, bias, parameters, activation, out, threads)
-
-
-def forward(x, weight, bias, parameters, activation, out, threads, packs=None):
-    """`conv1d`; a layer passes the dictionary of its packed weights along."""
-    x, weight = _problem.array("x", x), _problem.array("weight", weight)
-    bias = None if bias is None else _problem.array("bias", bias)
-    relu = activation is not None and _problem.relu(activation)
-    stride, padding, dilation, groups = parameters
-    if not type(stride) is type(padding) is type(dilation) is type(groups) is int:
-        stride, padding, dilation, groups = _problem.parameters(*parameters)
-    prepared = _prepared(
-        "forward",
-        _problem.forward,
-        x.shape,
-        x.dtype,
-        weight.shape,
-        weight.dtype,
-        None if bias is None else (bias.shape, bias.dtype),
-        stride,
-        padding,
-        dilation,
-        groups,
-    )
-    return _run(prepared, {"x": x, "weight": weight}, bias, relu, out, threads, packs)
+    return _config.calls().forward(x, weight, bias, parameters, activation, out, threads)
 
 
 def conv1d_backward_data(
@@ -201,30 +169,8 @@ def conv1d_backward_data(
     array([[10.,  1.,  0., 20.,  2.]], dtype=float32)
     """
     parameters = stride, padding, dilation, groups
-    return backward_data(grad_out, weight, input_width, parameters, out, threads)
-
-
-def backward_data(grad_out, weight, input_width, parameters, out, threads, packs=None):
-    """`conv1d_backward_data`; a layer passes the dictionary of its packed weights along."""
-    grad_out, weight = _problem.array("grad_out", grad_out), _problem.array("weight", weight)
-    stride, padding, dilation, groups = parameters
-    if not type(stride) is type(padding) is type(dilation) is type(groups) is int:
-        stride, padding, dilation, groups = _problem.parameters(*parameters)
-    prepared = _prepared(
-        "backward_data",
-        _problem.backward_data,
-        grad_out.shape,
-        grad_out.dtype,
-        weight.shape,
-        weight.dtype,
-        _problem.integer("input_width", input_width),
-        stride,
-        padding,
-        dilation,
-        groups,
-    )
-    operands = {"grad_out": grad_out, "weight": weight}
-    return _run(prepared, operands, None, False, out, threads, packs)
+    calls = _config.calls()
+    return calls.backward_data(grad_out, weight, input_width, parameters, out, threads)
 
 
 def conv1d_backward_weight(
@@ -294,24 +240,9 @@ def conv1d_backward_weight(
     >>> xsmmconv.conv1d_backward_weight(grad_out, x, 2)
     array([[[321., 432.]]], dtype=float32)
     """
-    grad_out, x = _problem.array("grad_out", grad_out), _problem.array("x", x)
-    if not type(stride) is type(padding) is type(dilation) is type(groups) is int:
-        stride, padding, dilation, groups = _problem.parameters(stride, padding, dilation, groups)
-    prepared = _prepared(
-        "backward_weight",
-        _problem.backward_weight,
-        grad_out.shape,
-        grad_out.dtype,
-        x.shape,
-        x.dtype,
-        _problem.integer("filter_width", filter_width),
-        None if dtype is None else _problem.dtype(dtype),
-        stride,
-        padding,
-        dilation,
-        groups,
-    )
-    return _run(prepared, {"grad_out": grad_out, "x": x}, None, False, out, threads)
+    parameters = stride, padding, dilation, groups
+    calls = _config.calls()
+    return calls.backward_weight(grad_out, x, filter_width, parameters, dtype, out, threads)
 
 
 def conv_transpose1d(
@@ -391,26 +322,10 @@ def conv_transpose1d(
     >>> xsmmconv.conv_transpose1d(x, weight, stride=2, output_padding=1)
     array([[10.,  1., 20.,  2., 30.,  3.,  0.]], dtype=float32)
     """
-    x, weight = _problem.array("x", x), _problem.array("weight", weight)
-    bias = None if bias is None else _problem.array("bias", bias)
-    relu = activation is not None and _problem.relu(activation)
-    if not type(stride) is type(padding) is type(dilation) is type(groups) is int:
-        stride, padding, dilation, groups = _problem.parameters(stride, padding, dilation, groups)
-    prepared = _prepared(
-        "backward_data",
-        _problem.transposed,
-        x.shape,
-        x.dtype,
-        weight.shape,
-        weight.dtype,
-        None if bias is None else (bias.shape, bias.dtype),
-        _problem.integer("output_padding", output_padding),
-        stride,
-        padding,
-        dilation,
-        groups,
+    parameters = stride, padding, dilation, groups
+    return _config.calls().transposed(
+        x, weight, bias, output_padding, parameters, activation, out, threads
     )
-    return _run(prepared, {"x": x, "weight": weight}, bias, relu, out, threads)
 
 
 def plan(
@@ -484,36 +399,3 @@ def plan(
     if len(x_shape) == 2 and pass_ != "backward_weight":
         return found.with_output_shape(found.output_shape[1:])
     return found
-
-
-# 1024 entries are more than the shapes of a model, and bound the memory of a run over many widths.
-@functools.lru_cache(maxsize=1024)
-def _prepared(pass_, check, *arguments):
-    """The plan of a call (None without rows), and the shape and dtype of its result.
-
-    The arguments are plain tuples, strings, ints and dtypes, so equal keys mean equal calls.
-    """
-    problem, shape, dtype = check(*arguments)
-    return _config.core().get_plan(pass_, problem) if problem.N else None, shape, dtype
-
-
-def _run(prepared, operands, bias, relu, out, threads, packs=None):
-    """Execute a plan on {name: array}, two operands in its order, and return the result."""
-    plan, shape, dtype = prepared
-    threads = _threads.resolve(threads)
-    if out is None:
-        # Large results use memory again that earlier ones have left (a plan brings `_memory`).
-        result = out = np.empty(shape, dtype) if plan is None else plan.empty(shape, dtype)
-    else:
-        inputs = operands if bias is None else {**operands, "bias": bias}
-        result = _problem.output(out, shape, dtype, inputs)
-    if plan is None:
-        result.fill(0)
-        return out
-    if bias is not None and not (bias.flags.c_contiguous and bias.flags.aligned):
-        bias = bias.copy()  # the engines read it as it lies
-    a, b = operands.values()
-    if a.ndim == 2:
-        a, b, result = (v if v.ndim == 3 else v[np.newaxis] for v in (a, b, result))
-    plan.run(a, b, bias, relu, result, threads, packs)
-    return out

@@ -26,8 +26,14 @@ class Machine:
     isa: str
     vector_bytes: int
     overlap: bool  # kernels with overlapping operands can be had
+    bf16: bool  # pairs of BF16 numbers are multiplied natively
     l1_bytes: int
     l2_bytes: int
+
+
+def kernel_type(item: int, pairs: bool) -> str:
+    """Type of the operands of a kernel."""
+    return "bfloat16" if pairs else "float32" if item == 4 else "float64"
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -49,7 +55,9 @@ class CorrelateShape:
 
     N: int
     groups: int
-    C: int  # source channels per group
+    channels: int  # source channels per group
+    pairs: bool  # the kernels multiply pairs of BF16 channels, which then are the elements
+    C: int  # steps of a kernel's k per group: channels, or pairs of them
     K: int  # output channels per group
     phases: tuple[Phase, ...]
     source_width: int
@@ -75,6 +83,13 @@ class CorrelateBlocking:
     chunk: int  # columns of a work item
     k_parts: int  # work items that share a chunk, each with its own filters
     reasons: tuple[str, ...]
+
+
+def multiply_pairs(channels: int, phases: tuple[Phase, ...], m: Machine) -> bool:
+    """Whether BF16 channels are multiplied in pairs, in lists over taps. FP32 has half the peak,
+    but no half-empty pairs, lists over channels where these are few, and filters in the lanes."""
+    width = max((phase.count for phase in phases), default=1)
+    return m.bf16 and channels >= 4 and width > 2 * m.vector_bytes // 4
 
 
 def _longest(sh: CorrelateShape) -> tuple[int, int, int]:
@@ -113,6 +128,8 @@ def _chunk(sh: CorrelateShape, m: Machine, tile: int, width: int, reach: int, pa
 def _lists(sh: CorrelateShape, m: Machine, taps: int, reach: int) -> tuple[str, str]:
     """Kind of the lists, and why. The longer k wins, roughly; reading in place breaks ties."""
     channels = min(sh.C, 64)
+    if sh.pairs:
+        return "taps", f"k = {sh.channels} channels, in pairs of BF16"
     if not m.overlap:
         return "taps", "no kernels with overlapping operands in this copy of LIBXSMM"
     if reach * sh.item >= REACH_BYTES:
@@ -142,24 +159,34 @@ def _filters_in_lanes(sh: CorrelateShape, m: Machine, width: int, taps: int) -> 
     kb, cb = _filter_block(sh, m, taps), _channel_block(sh, taps)
     items = sh.N // nb * sh.groups
     k_parts = min(ceil_div(sh.K, kb), ceil_div(ITEMS // 2, items))
-    reasons = (f"rows of {width} columns: filters in the lanes, n = columns x rows of the batch",
-               "lists over taps: k = channels", "panel: transposed, channels innermost",
-               "compact tile, then the rows")
-    return CorrelateBlocking("taps", "filters", nb, True, False, width, 1, kb, cb, width, k_parts,
-                             reasons)
+    reasons = (
+        f"rows of {width} columns: filters in the lanes, n = columns x rows of the batch",
+        "lists over taps: k = channels",
+        "panel: transposed, channels innermost",
+        "compact tile, then the rows",
+    )
+    return CorrelateBlocking(
+        "taps", "filters", nb, True, False, width, 1, kb, cb, width, k_parts, reasons
+    )
 
 
 def correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
     width, taps, reach = _longest(sh)
     lists, why = _lists(sh, m, taps, reach)
     lanes = m.vector_bytes // sh.item
-    if width <= 2 * lanes <= 2 * sh.K and 2 * sh.C >= lanes:
+    if width <= 2 * lanes <= 2 * sh.K and 2 * sh.C >= lanes and not sh.pairs:
         return _filters_in_lanes(sh, m, width, taps)
     reasons = [f"lists over {lists}: {why}"]
     packed = lists == "taps" or not sh.direct_source or sh.planes > 1
     if packed:
-        reasons.append("panel: " + ("fixed leading dimension, no L1 conflicts" if lists == "taps"
-                       else "the source is strided or of another type"))
+        reasons.append(
+            "panel: "
+            + (
+                "fixed leading dimension, no L1 conflicts"
+                if lists == "taps"
+                else "the source is strided or of another type"
+            )
+        )
     tile = _tile(sh, m, width, taps, reach)
     chunk = _chunk(sh, m, tile, width, reach, packed)
     kb = _filter_block(sh, m, taps)
@@ -168,8 +195,20 @@ def correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
     items = sh.N * sh.groups * ceil_div(width, chunk)
     k_parts = min(ceil_div(sh.K, kb), ceil_div(ITEMS // 2, items))
     border = min(tile, m.vector_bytes // sh.item)
-    return CorrelateBlocking(lists, "columns", 1, packed, direct, tile, border, kb,
-                             _channel_block(sh, taps), chunk, k_parts, tuple(reasons))
+    return CorrelateBlocking(
+        lists,
+        "columns",
+        1,
+        packed,
+        direct,
+        tile,
+        border,
+        kb,
+        _channel_block(sh, taps),
+        chunk,
+        k_parts,
+        tuple(reasons),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +234,7 @@ class WeightShape:
 @dataclass(frozen=True, slots=True)
 class WeightBlocking:
     lists: str  # "taps": n = taps of one row channel; "channels": n = row channels of one tap
+    pairs: bool  # tiles that all taps use are multiplied as pairs of BF16 positions
     packed: bool
     tile: int  # positions reduced by one program
     step: int  # positions per list entry
@@ -221,8 +261,14 @@ def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
     reach = max(((len(run.taps) - 1) * run.spacing for run in runs), default=0)
     width = max((phase.count for phase in sh.phases), default=1)
     lb = even_parts(sh.lanes, 64)
+    # One row channel has one accumulator per vector of lanes; fewer than eight would wait for each
+    # other, and FP32 with more columns is as fast.
+    pairs = m.bf16 and ceil_div(lb, m.vector_bytes // 4) * sh.rows >= 8
     by_taps = m.overlap and reach * sh.item < REACH_BYTES and 2 * taps >= min(sh.rows, 16)
+    by_taps = by_taps and not pairs
     why = f"n = {taps} taps against {sh.rows} channels"
+    if pairs:
+        why = "k in pairs of BF16, but FP32 at borders and for an odd position"
     packed = not by_taps or not sh.direct_rows or sh.row_planes > 1
     # Long tiles amortise loading and storing the sums; A streams from L2, which is fast enough.
     step = 64
@@ -238,7 +284,18 @@ def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
     # A slot costs three passes over its sums, so it gets a thousand positions at least.
     slots = max(1, min(ceil_div(ITEMS, blocks), tiles, 2**26 // partial, sh.N * width // 2**10))
     flush = max(1, 2**14 // tile)
-    reasons = (f"lists over {'positions, n = taps' if by_taps else 'positions, n = channels'}: "
-               f"{why}",)
-    return WeightBlocking("taps" if by_taps else "channels", packed, tile, step, lb, rb, slots,
-                          flush, reasons)
+    reasons = (
+        f"lists over {'positions, n = taps' if by_taps else 'positions, n = channels'}: {why}",
+    )
+    return WeightBlocking(
+        "taps" if by_taps else "channels",
+        pairs,
+        packed,
+        tile,
+        step,
+        lb,
+        rb,
+        slots,
+        flush,
+        reasons,
+    )

@@ -1,5 +1,6 @@
 """What this installation is, and what it finds on this machine."""
 
+import functools
 import importlib.metadata
 import platform
 
@@ -24,6 +25,15 @@ def core():
     from xsmmconv import _plan
 
     return _plan
+
+
+@functools.cache
+def calls():
+    """The module `_call`, under the same conditions."""
+    core()
+    from xsmmconv import _call
+
+    return _call
 
 
 def show_config():

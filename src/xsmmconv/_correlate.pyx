@@ -12,7 +12,7 @@ cimport numpy as cnp
 
 from xsmmconv._kernel cimport kernel_t
 from xsmmconv._memory cimport Packed, Scratch, copy_rows, operand
-from xsmmconv._pack cimport pack_ops, pack_ops_of
+from xsmmconv._pack cimport pack_ops, pack_ops_of, scatter_pairs
 from xsmmconv._panel cimport Operand, Panel, Window, pack_panel, pack_transposed
 
 cnp.import_array()
@@ -72,7 +72,8 @@ cdef struct Table:
     int64_t n_phases
     int64_t N
     int64_t groups
-    int64_t C
+    int64_t channels     # of the source, per group
+    int64_t C            # steps of k: channels, or pairs of them
     int64_t K
     int64_t S
     int64_t planes
@@ -179,6 +180,13 @@ cdef void pack_weight_row(const Table* t, const char* src, const Py_ssize_t* str
     cdef int64_t g = row // t.K, k = row % t.K, c = 0, size = t.source_ops.computed
     cdef int64_t place = g * t.weight_group + k * t.weight_k
     src += g * strides[0] + k * strides[1]
+    if t.panel.pairs:
+        while c < t.channels:
+            scatter_pairs(dst + place * size, t.tap, src + c * strides[2], strides[2], strides[3],
+                          min(2 * t.cb, t.channels - c), t.S)
+            c += 2 * t.cb
+            place += t.weight_block
+        return
     while c < t.C:
         t.source_ops.scatter(dst + place * size, t.weight_c, t.tap, src + c * strides[2],
                              strides[2], strides[3], min(t.cb, t.C - c), t.S)
@@ -233,13 +241,13 @@ cdef int64_t run_item(const Table* t, const Arrays* v, int64_t item, char* scrat
     cdef const char* base
     cdef Phase* phase
     if t.filters_in_lanes:
-        pack_transposed(&t.panel, &v.source, panel, n, t.nb, g * t.C, t.C, m0)
+        pack_transposed(&t.panel, &v.source, panel, n, t.nb, g * t.channels, t.C, m0)
         base = panel - m0 * t.column * size
     elif t.packed:
-        pack_panel(&t.panel, &v.source, panel, n, g * t.C, t.C, m0)
+        pack_panel(&t.panel, &v.source, panel, n, g * t.channels, t.channels, m0)
         base = panel - m0 * size
     else:
-        base = v.source.data + n * v.source.stride_n + g * t.C * v.source.stride_c
+        base = v.source.data + n * v.source.stride_n + g * t.channels * v.source.stride_c
     for p in range(t.n_phases):
         phase = &t.phases[p]
         for block in range(part * blocks // t.k_parts, (part + 1) * blocks // t.k_parts):
@@ -279,7 +287,8 @@ cdef class Correlate:
         t.offsets_b = <unsigned long long*> copy_rows(program.offsets_b, 1)
         t.tap = <int64_t*> copy_rows(weight.tap, 1)
         t.n_phases = len(program.phases)
-        t.N, t.groups, t.C, t.K, t.S = sh.N, sh.groups, sh.C, sh.K, S
+        t.N, t.groups, t.K, t.S = sh.N, sh.groups, sh.K, S
+        t.channels, t.C, t.panel.pairs = sh.channels, sh.C, sh.pairs
         t.planes, t.out_width = sh.planes, sh.out_width
         t.tile, t.kb, t.cb, t.chunk, t.k_parts = bl.tile, bl.kb, weight.cb, bl.chunk, bl.k_parts
         t.chunks = (max([p.count for p in sh.phases], default=0) + bl.chunk - 1) // bl.chunk
@@ -321,7 +330,7 @@ cdef class Correlate:
         strides[1], strides[2] = cnp.PyArray_STRIDE(weight, 0), cnp.PyArray_STRIDE(weight, 1)
         strides[0], strides[3] = t.K * strides[1], cnp.PyArray_STRIDE(weight, 2)
         if self.swapped:
-            strides[0] = t.C * strides[1]
+            strides[0] = t.channels * strides[1]
             strides[1], strides[2] = strides[2], strides[1]
         with nogil:
             if threads == 1:
@@ -345,7 +354,7 @@ cdef class Correlate:
             return -1
         if not self.shared_bytes and not cnp.PyArray_ISCARRAY_RO(weight):
             return -1
-        v.source = operand(source, t.C, t.planes, t.source_ops)
+        v.source = operand(source, t.planes, t.source_ops)
         v.bias = NULL
         if bias is not None:
             v.bias = <const char*> cnp.PyArray_DATA(bias)

@@ -10,24 +10,28 @@ _SHOWN_SEGMENTS = 12
 
 
 def describe(plan) -> str:
-    p, bl, program, engine = plan.problem, plan._blocking, plan._program, plan._engine
+    p, bl, program, engine = plan.problem, plan._blocking, plan._program, plan.engine
     m = plan._machine
+    families = ", ".join(sorted({kernel[0] for kernel in program.kernels}))
     lines = [
         f"{plan.pass_}: N={p.N} C={p.C} K={p.K} S={p.S} W={p.W} Q={p.Q} s={p.s} d={p.d} "
         f"pl={p.pl} pr={p.pr} groups={p.g} {p.dtype}",
-        f"  instruction set   {m.isa}, {m.vector_bytes}-byte vectors, {plan._kernels} kernels"
-        + (" (tiles converted to FP32)" if plan._kernels != p.dtype else ""),
+        f"  instruction set   {m.isa}, {m.vector_bytes}-byte vectors, {families} kernels"
+        + (" (tiles converted to FP32)" if p.dtype not in families else ""),
         f"  multiply-adds     {plan.multiply_adds:,} = N * K * C/groups * E",
     ]
     lines += [f"  choice            {reason}" for reason in bl.reasons]
-    numbers = ", ".join(f"{f.name} {getattr(bl, f.name)}" for f in fields(bl)
-                        if isinstance(getattr(bl, f.name), int))
+    numbers = ", ".join(
+        f"{f.name} {getattr(bl, f.name)}"
+        for f in fields(bl)
+        if isinstance(getattr(bl, f.name), int)
+    )
     lines += [
         f"  blocking          {numbers}",
         f"  work items        {engine.items} (the same for every number of threads)",
         f"  scratch           {engine.scratch_bytes:,} bytes per thread, "
         f"{engine.shared_bytes:,} shared",
-        f"  kernels           {len(program.kernels)}: (m, n, k, lda, ldb, ldc, beta)",
+        f"  kernels           {len(program.kernels)}: (type, m, n, k, lda, ldb, ldc, beta)",
     ]
     lines += [f"    {kernel}" for kernel in sorted(program.kernels, reverse=True)[:_SHOWN_SEGMENTS]]
     lines += _more(len(program.kernels))
@@ -43,28 +47,36 @@ def _more(count: int) -> list[str]:
 
 
 def _tiles(start, width, count, calls, lists) -> str:
-    return (f"columns {start} to {start + width * count}: {count} tile(s) of {width}, "
-            f"{calls} call(s), {lists} list entries")
+    return (
+        f"columns {start} to {start + width * count}: {count} tile(s) of {width}, "
+        f"{calls} call(s), {lists} list entries"
+    )
 
 
 def _correlate_rows(program) -> list[str]:
     rows = []
     for first, step, _, start, segments in program.phases:
         where = f"every {step} from {first}: " if step > 1 else ""
-        for column, width, tiles, index in program.segments[start:start + segments]:
+        for column, width, tiles, index in program.segments[start : start + segments]:
             call, calls, fill = program.tiles[index]
-            lists = sum(c[-1] for c in program.calls[call:call + calls])
-            rows.append(where + _tiles(column, width, tiles, calls, lists)
-                        + (", zeroed first" if fill and calls else "")
-                        + (", no tap reaches them" if not calls else ""))
+            lists = sum(c[-1] for c in program.calls[call : call + calls])
+            rows.append(
+                where
+                + _tiles(column, width, tiles, calls, lists)
+                + (", zeroed first" if fill and calls else "")
+                + (", no tap reaches them" if not calls else "")
+            )
     return rows
 
 
 def _weight_rows(program) -> list[str]:
     rows = []
     for plane, column, width, tiles, index in program.segments:
-        call, calls, packed = program.tiles[index]
-        lists = sum(c[-1] for c in program.calls[call:call + calls])
-        rows.append(f"plane {plane}, " + _tiles(column, width, tiles, calls, lists)
-                    + (", packed" if packed else ", in place"))
+        call, calls, packed, _ = program.tiles[index]
+        lists = sum(c[-1] for c in program.calls[call : call + calls])
+        rows.append(
+            f"plane {plane}, "
+            + _tiles(column, width, tiles, calls, lists)
+            + (", packed" if packed else ", in place")
+        )
     return rows

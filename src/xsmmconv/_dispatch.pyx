@@ -100,7 +100,8 @@ def dispatch_gemm(int m, int n, int k, int lda, int ldb, int ldc, str dtype="flo
     """Address of the batch-reduce kernel C(m x n) = beta C + sum_i A_i(m x k) B_i(k x n).
 
     dtype is that of A and B; C has it too, but is float32 for bfloat16, where A is in VNNI-2
-    layout [k/2][lda][2]. Raises UnsupportedError if LIBXSMM has no such kernel.
+    layout [k/2][lda][2], and k and ldb are even. Raises UnsupportedError if LIBXSMM has no such
+    kernel.
     """
     cdef int flags = lx.LIBXSMM_GEMM_FLAG_NONE
     cdef float one_f = 1, beta_f = beta
@@ -117,6 +118,8 @@ def dispatch_gemm(int m, int n, int k, int lda, int ldb, int ldc, str dtype="flo
             kernel = <void*> lx.libxsmm_dmmdispatch_reducebatch_offs(
                 m, n, k, &lda, &ldb, &ldc, &one_d, &beta_d, &flags, NULL)
         elif dtype == "bfloat16":
+            if k % 2 or ldb % 2:  # the generator would halve them
+                raise ValueError(f"k={k} and ldb={ldb} should be even for bfloat16")
             flags = lx.LIBXSMM_GEMM_FLAG_VNNI_A
             kernel = <void*> lx.libxsmm_bsmmdispatch_reducebatch_offs(
                 m, n, k, &lda, &ldb, &ldc, &one_f, &beta_f, &flags, NULL)

@@ -76,8 +76,9 @@ def forward_phases(W: int, S: int, Q: int, s: int, d: int, pl: int) -> tuple[Pha
     runs = []
     for t0 in range(min(every, S)):
         shift, plane = divmod(t0 * d - pl, s)
-        runs.append(Run(range(t0, S, every), plane, plane_length(W, s, plane), shift,
-                        d // gcd(s, d)))
+        runs.append(
+            Run(range(t0, S, every), plane, plane_length(W, s, plane), shift, d // gcd(s, d))
+        )
     return (Phase(0, 1, Q, tuple(runs)),)
 
 
@@ -133,8 +134,10 @@ def cover(run: Run, index: int, a: int, b: int, j0: int, j1: int) -> Iterator[Re
     for p0, p1 in parts:
         if p0 < p1:
             middle = (p0 + p1) // 2
-            cut = next((c for c in (run.first_valid(middle), run.end_valid(middle)) if a < c < b),
-                       (a + b) // 2)
+            cut = next(
+                (c for c in (run.first_valid(middle), run.end_valid(middle)) if a < c < b),
+                (a + b) // 2,
+            )
             yield from cover(run, index, a, cut, p0, p1)
             yield from cover(run, index, cut, b, p0, p1)
 
@@ -191,8 +194,7 @@ def pieces(length: int, piece: int = 8) -> Iterator[tuple[int, int, int]]:
         size //= 2
 
 
-def weight_phases(W: int, S: int, Q: int, s: int, d: int, pl: int,
-                  lanes: str) -> tuple[Phase, ...]:
+def weight_phases(W: int, S: int, Q: int, s: int, d: int, pl: int, lanes: str) -> tuple[Phase, ...]:
     """The pairs (q, t) of backward weight, by position of the operand that is transposed.
 
     lanes = "grad_out": m is q, the runs read x: the phase of forward. lanes = "x": one phase per

@@ -36,8 +36,12 @@ class SourceLayout:
 
 def in_place(runs: Sequence[Run], width: int) -> SourceLayout:
     """The rows of the user's array, `width` elements each."""
-    return SourceLayout(width, 1, (), tuple(
-        tuple(run.shift + j * run.spacing for j in range(len(run.taps))) for run in runs))
+    return SourceLayout(
+        width,
+        1,
+        (),
+        tuple(tuple(run.shift + j * run.spacing for j in range(len(run.taps))) for run in runs),
+    )
 
 
 def panel(runs: Sequence[Run], columns: int, split_taps: bool, item: int) -> SourceLayout:
@@ -57,8 +61,7 @@ def _panel(runs: Sequence[Run], columns: int, split_taps: bool, line: int) -> So
     for run in runs:
         n, step = len(run.taps), run.spacing
         if split_taps:
-            pieces.update((run.plane, run.shift + j * step, run.shift + j * step)
-                          for j in range(n))
+            pieces.update((run.plane, run.shift + j * step, run.shift + j * step) for j in range(n))
         else:
             pieces.add((run.plane, run.shift, run.shift + (n - 1) * step))
     merged: list[list[int]] = []
@@ -80,5 +83,9 @@ def _panel(runs: Sequence[Run], columns: int, split_taps: bool, line: int) -> So
         w = next(w for w in reversed(windows) if w.plane == run.plane and w.shift <= shift)
         return w.position + shift - w.shift
 
-    return SourceLayout(row, 1, tuple(windows), tuple(
-        tuple(place(run, j) for j in range(len(run.taps))) for run in runs))
+    return SourceLayout(
+        row,
+        1,
+        tuple(windows),
+        tuple(tuple(place(run, j) for j in range(len(run.taps))) for run in runs),
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from xsmmconv._blocking import CorrelateBlocking, CorrelateShape, ceil_div
+from xsmmconv._blocking import CorrelateBlocking, CorrelateShape, ceil_div, kernel_type
 from xsmmconv._geometry import Phase, Rectangle, cover, pieces, walk
 from xsmmconv._layout import SourceLayout, in_place, panel, transposed_panel
 
@@ -45,8 +45,9 @@ class Program:
     kernels: dict[tuple, int] = field(default_factory=dict)
 
 
-def weight_layout(sh: CorrelateShape, bl: CorrelateBlocking, run_list, S: int,
-                  natural: bool) -> WeightLayout:
+def weight_layout(
+    sh: CorrelateShape, bl: CorrelateBlocking, run_list, S: int, natural: bool
+) -> WeightLayout:
     """`natural`: the weights lie as the formulas write them, [K][C][S], in the computing type."""
     if bl.lanes == "filters":  # [block of filters][channel][tap][filter]
         tap = tuple(t * bl.kb for t in range(S))
@@ -87,38 +88,69 @@ class _Lowering:
                 self.program.offsets_b.append(b * self.sh.item)
         return self.lists[key]
 
-    def call(self, m: int, k: int, beta: int, a: int, b: int, c: int, start: int, count: int):
+    def call(
+        self, m: int, k: int, beta: int, a: int, b: int, c: int, start: int, count: int, useful: int
+    ):
+        """`useful` of the k multiply-adds are wanted: in the last pair one may be left over."""
         sh, bl = self.sh, self.bl
         kernels = []
         for filters in (min(bl.kb, sh.K), sh.K % bl.kb):
             shape = self.kernel_shape(m, filters, k, beta)
             if filters and shape not in self.program.kernels:
                 self.program.kernels[shape] = self.kernel(*shape)
-            kernels += [self.program.kernels.get(shape, 0), m * bl.nb * filters * k * count]
+            kernels += [self.program.kernels.get(shape, 0), m * bl.nb * filters * useful * count]
         column = bl.nb * bl.kb if bl.lanes == "filters" else 1
-        self.program.calls.append((kernels[0], kernels[2], kernels[1], kernels[3], a * sh.item,
-                                   b * sh.item, c * column * sh.item, start, count))
+        self.program.calls.append(
+            (
+                kernels[0],
+                kernels[2],
+                kernels[1],
+                kernels[3],
+                a * sh.item,
+                b * sh.item,
+                c * column * sh.item,
+                start,
+                count,
+            )
+        )
 
     def kernel_shape(self, columns: int, filters: int, k: int, beta: int) -> tuple:
         sh, bl, source, weight = self.sh, self.bl, self.program.source, self.program.weight
+        kind = kernel_type(sh.item, sh.pairs)
         if bl.lanes == "filters":
-            return filters, columns * bl.nb, k, weight.c, sh.C, bl.kb, beta
+            return kind, filters, columns * bl.nb, k, weight.c, sh.C, bl.kb, beta
         # The distance of a single column means nothing, and may be beyond 32 bits.
         lda = source.row if bl.lists == "taps" else self.spacing if k > 1 else 1
-        return columns, filters, k, lda, weight.k, sh.out_width if bl.direct else bl.tile, beta
+        ldc = sh.out_width if bl.direct else bl.tile
+        if sh.pairs:
+            return kind, columns, filters, 2 * k, lda, 2 * weight.k, ldc, beta
+        return kind, columns, filters, k, lda, weight.k, ldc, beta
 
     def calls_by_taps(self, rects: list[Rectangle], a: int, beta: int):
         """k = channels: the list holds the taps, and there is a call per block of channels."""
         source, weight = self.program.source, self.program.weight
         m0 = rects[0].a - a
         pairs = [(r.run, j) for r in rects for j in range(r.j0, r.j1)]
-        start = self.offset_list(tuple(pairs), (
-            (source.positions[r][j] * source.column, weight.tap[self.run_list[r].taps[j]])
-            for r, j in pairs))
+        start = self.offset_list(
+            tuple(pairs),
+            (
+                (source.positions[r][j] * source.column, weight.tap[self.run_list[r].taps[j]])
+                for r, j in pairs
+            ),
+        )
         for c0 in range(0, self.sh.C, self.bl.cb):
             k = min(self.bl.cb, self.sh.C - c0)
-            self.call(rects[0].b - rects[0].a, k, beta, c0 * source.row + m0 * source.column,
-                      c0 // self.bl.cb * weight.block, m0, start, len(pairs))
+            self.call(
+                rects[0].b - rects[0].a,
+                k,
+                beta,
+                c0 * source.row + m0 * source.column,
+                c0 // self.bl.cb * weight.block,
+                m0,
+                start,
+                len(pairs),
+                min(2 * k, self.sh.channels - 2 * c0) if self.sh.pairs else k,
+            )
             beta = 1
 
     def calls_by_channels(self, rects: list[Rectangle], a: int, beta: int):
@@ -127,26 +159,47 @@ class _Lowering:
         m0 = rects[0].a - a
         for k, group in groupby(sorted(rects, key=lambda r: r.j0 - r.j1), lambda r: r.j1 - r.j0):
             runs = [(r.run, r.j0) for r in group]
-            starts = [(source.positions[r][j], weight.tap[self.run_list[r].taps[j]])
-                      for r, j in runs]
+            starts = [
+                (source.positions[r][j], weight.tap[self.run_list[r].taps[j]]) for r, j in runs
+            ]
             # The first run's start goes into the call, so that lists are shared between borders.
             a0, b0 = starts[0]
             key = tuple((pa - a0, pb - b0) for pa, pb in starts)
             # A kernel per number of taps would be many: only whole runs get their own.
             whole = k == len(self.run_list[runs[0][0]].taps)
             for j, piece, count in [(0, k, 1)] if whole else pieces(k):
-                start = self.offset_list((key, piece if count > 1 else 0), (
-                    (c * source.row + pa + i * piece * self.spacing, c * weight.c + pb + i * piece)
-                    for i in range(self.longest // piece if count > 1 else 1)
-                    for pa, pb in key for c in range(self.sh.C)))
-                self.call(rects[0].b - rects[0].a, piece, beta, a0 + m0 + j * self.spacing,
-                          b0 + j, m0, start, self.sh.C * len(runs) * count)
+                start = self.offset_list(
+                    (key, piece if count > 1 else 0),
+                    (
+                        (
+                            c * source.row + pa + i * piece * self.spacing,
+                            c * weight.c + pb + i * piece,
+                        )
+                        for i in range(self.longest // piece if count > 1 else 1)
+                        for pa, pb in key
+                        for c in range(self.sh.C)
+                    ),
+                )
+                self.call(
+                    rects[0].b - rects[0].a,
+                    piece,
+                    beta,
+                    a0 + m0 + j * self.spacing,
+                    b0 + j,
+                    m0,
+                    start,
+                    self.sh.C * len(runs) * count,
+                    piece,
+                )
                 beta = 1
 
     def tile(self, phase: Phase, first_run: int, a: int, b: int) -> int:
         """Index of the program of tile [a, b); equal programs are stored once."""
-        rects = [rect for r, run in enumerate(phase.runs)
-                 for rect in cover(run, first_run + r, a, b, 0, len(run.taps))]
+        rects = [
+            rect
+            for r, run in enumerate(phase.runs)
+            for rect in cover(run, first_run + r, a, b, 0, len(run.taps))
+        ]
         # Rectangles over the whole tile first: the first call of all overwrites the tile.
         rects.sort(key=lambda r: (r.a - r.b, r.a, r.run, r.j0))
         key = tuple((r.run, r.a - a, r.b - a, r.j0, r.j1) for r in rects)
@@ -168,14 +221,17 @@ class _Lowering:
         self.spacing = phase.runs[0].spacing if phase.runs else 1
         for a, width, count in walk(phase, self.bl.tile, self.bl.border):
             self.program.segments.append(
-                (a, width, count, self.tile(phase, first_run, a, a + width)))
-        self.program.phases.append((phase.first, phase.step, phase.count, start,
-                                    len(self.program.segments) - start))
+                (a, width, count, self.tile(phase, first_run, a, a + width))
+            )
+        self.program.phases.append(
+            (phase.first, phase.step, phase.count, start, len(self.program.segments) - start)
+        )
 
 
-def lower_correlate(sh: CorrelateShape, bl: CorrelateBlocking, S: int, natural: bool,
-                    kernel) -> Program:
-    """`kernel(m, n, k, lda, ldb, ldc, beta)` gives the address of a kernel."""
+def lower_correlate(
+    sh: CorrelateShape, bl: CorrelateBlocking, S: int, natural: bool, kernel
+) -> Program:
+    """`kernel(type, m, n, k, lda, ldb, ldc, beta)` gives the address of a kernel."""
     run_list = [run for phase in sh.phases for run in phase.runs]
     if bl.lanes == "filters":
         source = transposed_panel(run_list, bl.chunk, sh.C, bl.nb)

@@ -2,14 +2,16 @@
 
 A tile is a range of the reduction axis. Its lane operand is transposed to [position][lane] (A,
 m = lanes), the row operand is read as it lies (B, k = positions); the result is a block of
-[tap][row channel][lane] or [row channel][tap][lane] partial sums.
+[tap][row channel][lane] or [row channel][tap][lane] partial sums. Where BF16 is multiplied in pairs
+of positions, a tile that all taps use wholly stays BF16, the lanes as [position pair][lane][2]; a
+tile of one position, or at a border, where ranges begin anywhere, is widened to FP32.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from xsmmconv._blocking import WeightBlocking, WeightShape
+from xsmmconv._blocking import WeightBlocking, WeightShape, kernel_type
 from xsmmconv._geometry import Phase, Rectangle, cover, next_change, pieces, walk
 from xsmmconv._layout import SourceLayout, in_place, panel
 
@@ -35,28 +37,39 @@ class _Lowering:
         self.sh, self.bl, self.program, self.run_list = sh, bl, program, run_list
         self.panel_columns, self.kernel = panel_columns, kernel
         self.tiles: dict[tuple, int] = {}
-        self.lists: dict[int, int] = {}
+        self.lists: dict[tuple, int] = {}
+        self.pairs = False  # of the tile that is being lowered
         self.rows = in_place(run_list, sh.row_width)
-        self.taps_in_lanes = bl.lists == "taps" and sh.lanes == sh.rows == 1 and all(
-            run.spacing == 1 and len(run.taps) > 1 for run in run_list)
+        self.taps_in_lanes = (
+            bl.lists == "taps"
+            and sh.lanes == sh.rows == 1
+            and all(run.spacing == 1 and len(run.taps) > 1 for run in run_list)
+        )
+
+    @property
+    def item(self) -> int:
+        """Bytes of an element of the operands."""
+        return 2 if self.pairs else self.sh.item
 
     def positions(self, step: int) -> int:
         """Start of the list 0, step, 2 step, ...; calls take as much of it as they need."""
-        if step not in self.lists:
-            program, sh = self.program, self.sh
-            self.lists[step] = len(program.offsets_a)
-            program.offsets_a += [e * self.bl.lb * sh.item for e in range(0, self.bl.tile, step)]
-            program.offsets_b += [e * sh.item for e in range(0, self.bl.tile, step)]
-        return self.lists[step]
+        key = step, self.item
+        if key not in self.lists:
+            program, item = self.program, self.item
+            self.lists[key] = len(program.offsets_a)
+            program.offsets_a += [e * self.bl.lb * item for e in range(0, self.bl.tile, step)]
+            program.offsets_b += [e * item for e in range(0, self.bl.tile, step)]
+        return self.lists[key]
 
     def variant(self, m: int, n: int, k: int, ldb: int, ldc: int) -> int:
         if m == 0 or n == 0:
             return 0
-        shape = (m, n, k, self.bl.lb, ldb, ldc, 1)
+        kind = kernel_type(self.sh.item, self.pairs)
+        shape = (kind, m, n, k, self.bl.lb, ldb, ldc, 1)
         if self.taps_in_lanes:
             # One channel against one: C is a row of taps, and as m they fill the lanes. Their
             # inputs are neighbours, so A is the row itself, its columns overlapping.
-            shape = (n, 1, k, 1, k, n, 1)
+            shape = (kind, n, 1, k, 1, k, n, 1)
         if shape not in self.program.kernels:
             self.program.kernels[shape] = self.kernel(*shape)
         return self.program.kernels[shape]
@@ -73,9 +86,20 @@ class _Lowering:
         parts += [(whole + start, k, count) for start, k, count in pieces(length - whole)]
         for start, k, count in parts:
             kernels = [self.variant(m, v, k, ldb, ldc) for v in (n, last_n) for m in (lb, last_lb)]
-            self.program.calls.append((
-                *kernels, k * count, n, last_n, kind, (a + start) * bl.lb * sh.item,
-                (b + start) * sh.item, c * bl.lb * sh.item, self.positions(k), count))
+            self.program.calls.append(
+                (
+                    *kernels,
+                    k * count,
+                    n,
+                    last_n,
+                    kind,
+                    (a + start) * bl.lb * self.item,
+                    (b + start) * self.item,
+                    c * bl.lb * sh.item,
+                    self.positions(k),
+                    count,
+                )
+            )
 
     def uniform_tile(self, rects: list[Rectangle], packed: bool):
         """All taps reduce over the whole tile."""
@@ -86,8 +110,9 @@ class _Lowering:
             if self.bl.lists == "taps":
                 # The distance of a single column means nothing, and may be beyond 32 bits.
                 ldb = run.spacing if taps > 1 else self.bl.step
-                self.reduce(taps, ldb, 0, position[rect.j0],
-                            self.program.tap[run.taps[rect.j0]], length)
+                self.reduce(
+                    taps, ldb, 0, position[rect.j0], self.program.tap[run.taps[rect.j0]], length
+                )
                 continue
             for j in range(rect.j0, rect.j1):
                 self.reduce(0, source.row, 0, position[j], self.program.tap[run.taps[j]], length)
@@ -98,20 +123,34 @@ class _Lowering:
         if self.taps_in_lanes:  # there is one row channel: better some taps at a time
             for r, run in enumerate(phase.runs, first_run):
                 for rect in cover(run, r, a, b, 0, len(run.taps)):
-                    self.reduce(rect.j1 - rect.j0, 1, rect.a - a,
-                                source.positions[r][rect.j0] + rect.a - a,
-                                self.program.tap[run.taps[rect.j0]], rect.b - rect.a)
+                    self.reduce(
+                        rect.j1 - rect.j0,
+                        1,
+                        rect.a - a,
+                        source.positions[r][rect.j0] + rect.a - a,
+                        self.program.tap[run.taps[rect.j0]],
+                        rect.b - rect.a,
+                    )
             return
         for r, j, lo, hi in ranges:
-            self.reduce(0, source.row, lo, source.positions[r][j] + lo,
-                        self.program.tap[self.run_list[r].taps[j]], hi - lo)
+            self.reduce(
+                0,
+                source.row,
+                lo,
+                source.positions[r][j] + lo,
+                self.program.tap[self.run_list[r].taps[j]],
+                hi - lo,
+            )
 
     def uniform(self, phase: Phase, first_run: int, a: int, b: int) -> list[Rectangle] | None:
         """The taps of a tile, if they all use all of it and one kernel per run can serve them."""
         if next_change(phase, a) < b:
             return None
-        rects = [rect for r, run in enumerate(phase.runs)
-                 for rect in cover(run, first_run + r, a, b, 0, len(run.taps))]
+        rects = [
+            rect
+            for r, run in enumerate(phase.runs)
+            for rect in cover(run, first_run + r, a, b, 0, len(run.taps))
+        ]
         # Lists with n = taps need a kernel for each number of taps: only whole runs get one.
         whole = all(r.j1 - r.j0 == len(self.run_list[r.run].taps) for r in rects)
         return rects if whole or self.bl.lists == "channels" else None
@@ -125,6 +164,7 @@ class _Lowering:
                     lo, hi = max(a, run.first_valid(j)), min(b, run.end_valid(j))
                     if lo < hi:
                         ranges.append((r, j, lo - a, hi - a))
+        self.pairs = self.bl.pairs and rects is not None and (b - a) % 2 == 0
         key = (b - a, rects is None, *(ranges or ((r.run, r.j0, r.j1) for r in rects or ())))
         if key not in self.tiles:
             start = len(self.program.calls)
@@ -134,7 +174,9 @@ class _Lowering:
             else:
                 self.uniform_tile(rects, packed)
             self.tiles[key] = len(self.program.tiles)
-            self.program.tiles.append((start, len(self.program.calls) - start, int(packed)))
+            self.program.tiles.append(
+                (start, len(self.program.calls) - start, int(packed), int(self.pairs))
+            )
         return self.tiles[key]
 
     def phase(self, phase: Phase, first_run: int):
@@ -142,19 +184,22 @@ class _Lowering:
             narrow = width
             if self.uniform(phase, first_run, a, a + width) is None:
                 narrow = min(width, self.panel_columns)
+            elif self.bl.pairs and width > 1:
+                narrow -= width % 2
             while width:
                 part = width // narrow * narrow
                 tile = self.tile(phase, first_run, a, a + narrow)
                 if self.program.tiles[tile][1]:  # positions that no tap uses need no tile
                     self.program.segments.append(
-                        (phase.first, a, narrow, count * (part // narrow), tile))
+                        (phase.first, a, narrow, count * (part // narrow), tile)
+                    )
                 a += part * count
                 width -= part
                 narrow = width
 
 
 def lower_weight(sh: WeightShape, bl: WeightBlocking, S: int, kernel) -> WeightProgram:
-    """`kernel(m, n, k, lda, ldb, ldc, beta)` gives the address of a kernel."""
+    """`kernel(type, m, n, k, lda, ldb, ldc, beta)` gives the address of a kernel."""
     run_list = [run for phase in sh.phases for run in phase.runs]
     # Taps of a run are neighbours, so that a rectangle's taps are the columns of one result.
     order = [t for run in run_list for t in run.taps]

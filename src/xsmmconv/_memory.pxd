@@ -17,4 +17,4 @@ cdef class Packed:
 
 
 cdef void* copy_rows(rows, Py_ssize_t fields) except? NULL
-cdef Operand operand(cnp.ndarray array, int64_t C, int64_t planes, const pack_ops* ops)
+cdef Operand operand(cnp.ndarray array, int64_t planes, const pack_ops* ops)

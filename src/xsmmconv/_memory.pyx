@@ -91,6 +91,8 @@ cdef class Scratch:
     """A block per thread and one shared, for one execution."""
 
     def __cinit__(self, int threads, Py_ssize_t per_thread, Py_ssize_t shared):
+        if per_thread + shared == 0:
+            return
         # An extra cache line per block: equal sizes must not fall into the same cache sets.
         self.stride = (per_thread + 127) // 64 * 64
         self.memory = scratch_pool.take(self.stride * threads + shared, &self.size)
@@ -160,12 +162,12 @@ cdef void* copy_rows(rows, Py_ssize_t fields) except? NULL:
     return table
 
 
-cdef Operand operand(cnp.ndarray array, int64_t C, int64_t planes, const pack_ops* ops):
+cdef Operand operand(cnp.ndarray array, int64_t planes, const pack_ops* ops):
     """Describe an array (N, channels, width) to the engines."""
     cdef Operand v
     v.data = <const char*> cnp.PyArray_DATA(array)
     v.stride_n = cnp.PyArray_STRIDE(array, 0)
     v.stride_c = cnp.PyArray_STRIDE(array, 1)
     v.stride_w = cnp.PyArray_STRIDE(array, 2)
-    v.C, v.width, v.planes, v.ops = C, cnp.PyArray_DIM(array, 2), planes, ops
+    v.width, v.planes, v.ops = cnp.PyArray_DIM(array, 2), planes, ops
     return v

@@ -134,6 +134,39 @@ XC_WEIGHTS(f32, float, float, identity_f32, identity_f32)
 XC_WEIGHTS(f64, double, double, identity_f64, identity_f64)
 XC_WEIGHTS(bf16, uint16_t, float, bf16_widen, bf16_round)
 
+/* ---- pairs of BF16 channels, for kernels that multiply them natively -------------------------- */
+
+static inline uint32_t bf16_pair(const char* even, const char* odd) {
+  uint16_t low, high = 0;
+  memcpy(&low, even, 2);
+  if (odd) memcpy(&high, odd, 2);
+  return low | (uint32_t)high << 16;
+}
+
+/* Interleave two rows; without a second one its place is taken by true zeros. */
+static inline void load_pairs(void* dst, const char* even, const char* odd, ptrdiff_t stride,
+                              ptrdiff_t n) {
+  uint32_t* restrict out = (uint32_t*)dst;
+  if (odd && stride == 2)
+    for (ptrdiff_t i = 0; i < n; i++) out[i] = bf16_pair(even + 2 * i, odd + 2 * i);
+  else
+    for (ptrdiff_t i = 0; i < n; i++)
+      out[i] = bf16_pair(even + i * stride, odd ? odd + i * stride : NULL);
+}
+
+/* dst[tap[t] + c/2] = (src[c][t], src[c+1][t]) for even c; taps < 0 are left out. */
+static inline void scatter_pairs(void* dst, const int64_t* tap, const char* src, ptrdiff_t src_c,
+                                 ptrdiff_t src_t, ptrdiff_t C, ptrdiff_t S) {
+  for (ptrdiff_t t = 0; t < S; t++) {
+    if (tap[t] < 0) continue;
+    uint32_t* restrict out = (uint32_t*)dst + tap[t];
+    for (ptrdiff_t c = 0; c < C; c += 2) {
+      const char* even = src + c * src_c + t * src_t;
+      out[c / 2] = bf16_pair(even, c + 1 < C ? even + src_c : NULL);
+    }
+  }
+}
+
 /* ---- transpose: dst[col*ldo + row] = src[row][col] ------------------------------------------- */
 
 /* The first n (1 to 8, 1 to 4) elements of a row, or of a vector to be stored. */
@@ -236,15 +269,39 @@ XC_TRANSPOSE(bf16, uint16_t, float, 8, __m256, _mm256_setzero_ps, load8_bf16, ga
 XC_TRANSPOSE(f64, double, double, 4, __m256d, _mm256_setzero_pd, load4_f64, gather4_f64,
              transpose4, _mm256_storeu_pd, _mm256_maskstore_pd, first4)
 
+/* Pairs of BF16 positions: where these are neighbours, a matrix of 32-bit elements. */
+static void transpose_pairs(void* dst, ptrdiff_t ldo, const char* src, ptrdiff_t row_stride,
+                            ptrdiff_t col_stride, ptrdiff_t rows, ptrdiff_t cols) {
+  if (col_stride == 2) {
+    transpose_f32(dst, ldo, src, row_stride, 4, rows, cols / 2);
+    return;
+  }
+  for (ptrdiff_t j = 0; j < cols / 2; j++)
+    for (ptrdiff_t i = 0; i < rows; i++) {
+      const char* even = src + i * row_stride + 2 * j * col_stride;
+      ((uint32_t*)dst)[j * ldo + i] = bf16_pair(even, even + col_stride);
+    }
+}
+
+static void load_u16(void* dst, const char* src, ptrdiff_t stride, ptrdiff_t n) {
+  if (stride == 2) {
+    memcpy(dst, src, 2 * (size_t)n);
+    return;
+  }
+  for (ptrdiff_t i = 0; i < n; i++) memcpy((uint16_t*)dst + i, src + i * stride, 2);
+}
+
 /* ---- the tables ------------------------------------------------------------------------------ */
 
-enum { PACK_F32 = 0, PACK_F64 = 1, PACK_BF16 = 2 };
+/* PACK_PAIRS leaves BF16 as it is; it is for loading and transposing alone. */
+enum { PACK_F32 = 0, PACK_F64 = 1, PACK_BF16 = 2, PACK_PAIRS = 3 };
 
 static inline const pack_ops* pack_ops_of(int dtype) {
-  static const pack_ops tables[3] = {
+  static const pack_ops tables[4] = {
       {4, 4, load_f32, store_f32, transpose_f32, scatter_f32, gather_f32},
       {8, 8, load_f64, store_f64, transpose_f64, scatter_f64, gather_f64},
       {2, 4, load_bf16, store_bf16, transpose_bf16, scatter_bf16, gather_bf16},
+      {2, 2, load_u16, NULL, transpose_pairs, NULL, NULL},
   };
   return &tables[dtype];
 }

@@ -17,3 +17,6 @@ cdef extern from "_pack.h" nogil:
                        Py_ssize_t lb, Py_ssize_t lanes, Py_ssize_t S) noexcept nogil
 
     const pack_ops* pack_ops_of(int dtype)
+    void load_pairs(void* dst, const char* even, const char* odd, Py_ssize_t stride, Py_ssize_t n)
+    void scatter_pairs(void* dst, const int64_t* tap, const char* src, Py_ssize_t src_c,
+                       Py_ssize_t src_t, Py_ssize_t C, Py_ssize_t S)

@@ -1,7 +1,7 @@
 """Packing of panels, for both engines. The layout is explained in _layout.py."""
 from libc.stdint cimport int64_t
 
-from xsmmconv._pack cimport pack_ops
+from xsmmconv._pack cimport load_pairs, pack_ops
 
 
 cdef struct Window:
@@ -17,7 +17,6 @@ cdef struct Operand:
     int64_t stride_n
     int64_t stride_c
     int64_t stride_w
-    int64_t C            # channels per group
     int64_t width
     int64_t planes
     const pack_ops* ops
@@ -27,6 +26,7 @@ cdef struct Panel:
     Window* windows
     int64_t n_windows
     int64_t row          # elements
+    bint pairs           # an element is a pair of BF16 channels
 
 
 cdef inline void pack_panel(const Panel* p, const Operand* v, char* panel, int64_t n, int64_t c0,
@@ -35,8 +35,9 @@ cdef inline void pack_panel(const Panel* p, const Operand* v, char* panel, int64
 
     Columns outside the source are left as they are: no list ever points at them.
     """
-    cdef int64_t w, c, lo, hi, plane_length, size = v.ops.computed
+    cdef int64_t w, i, c, lo, hi, plane_length, size = v.ops.computed
     cdef const char* row
+    cdef char* place
     cdef Window* win
     for w in range(p.n_windows):
         win = &p.windows[w]
@@ -45,11 +46,16 @@ cdef inline void pack_panel(const Panel* p, const Operand* v, char* panel, int64
         hi = min(plane_length, m0 + win.shift + win.width)
         if lo >= hi:
             continue
-        for c in range(channels):
+        for i in range((channels + p.pairs) // (1 + p.pairs)):
+            c = i * (1 + p.pairs)
             row = (v.data + n * v.stride_n + (c0 + c) * v.stride_c
                    + (win.plane + lo * v.planes) * v.stride_w)
-            v.ops.load(panel + (c * p.row + win.position + lo - m0 - win.shift) * size,
-                       row, v.stride_w * v.planes, hi - lo)
+            place = panel + (i * p.row + win.position + lo - m0 - win.shift) * size
+            if p.pairs:
+                load_pairs(place, row, row + v.stride_c if c + 1 < channels else NULL,
+                           v.stride_w * v.planes, hi - lo)
+            else:
+                v.ops.load(place, row, v.stride_w * v.planes, hi - lo)
 
 
 cdef inline void pack_transposed(const Panel* p, const Operand* v, char* panel, int64_t n0,

@@ -17,8 +17,10 @@ from xsmmconv._blocking import (
     CorrelateShape,
     Machine,
     WeightShape,
+    ceil_div,
     correlate_blocking,
     lanes_from,
+    multiply_pairs,
     weight_blocking,
 )
 from xsmmconv._geometry import (
@@ -68,10 +70,14 @@ def _cache_bytes(name: str, default: int) -> int:
 def machine(dtype: str) -> Machine:
     """What the instruction set and the caches of this machine allow for a dtype."""
     kernels = _DTYPES[dtype][3]
-    return Machine(_dispatch.instruction_set(), _dispatch.vector_bytes(),
-                   _dispatch.overlapping_operands(kernels),
-                   _cache_bytes("SC_LEVEL1_DCACHE_SIZE", 2**15),
-                   _cache_bytes("SC_LEVEL2_CACHE_SIZE", 2**20))
+    return Machine(
+        _dispatch.instruction_set(),
+        _dispatch.vector_bytes(),
+        _dispatch.overlapping_operands(kernels),
+        dtype == "bfloat16" and _dispatch.bf16_kernels(),
+        _cache_bytes("SC_LEVEL1_DCACHE_SIZE", 2**15),
+        _cache_bytes("SC_LEVEL2_CACHE_SIZE", 2**20),
+    )
 
 
 def _may_write_in_place(length: int) -> bool:
@@ -80,6 +86,10 @@ def _may_write_in_place(length: int) -> bool:
             _row_lengths.add(length)
             return True
     return False
+
+
+def _kernel(kind, m, n, k, lda, ldb, ldc, beta):
+    return _dispatch.dispatch_gemm(m, n, k, lda, ldb, ldc, kind, beta)
 
 
 class Plan:
@@ -98,18 +108,31 @@ class Plan:
         Shape of the result.
     """
 
-    def __init__(self, pass_: str, problem: ConvProblem, in_place: bool = True):
+    def __init__(
+        self,
+        pass_: str,
+        problem: ConvProblem,
+        in_place: bool = True,
+        found: Machine | None = None,
+    ):
         _dispatch.require_supported()
         p = problem
         self.pass_, self.problem = pass_, problem
         self.multiply_adds = p.N * p.K * (p.C // p.g) * valid_pairs(p.W, p.S, p.Q, p.s, p.d, p.pl)
-        self.output_shape = {"forward": (p.N, p.K, p.Q), "backward_data": (p.N, p.C, p.W),
-                             "backward_weight": (p.K, p.C // p.g, p.S)}[pass_]
-        self._machine = machine(p.dtype)
+        self.output_shape = {
+            "forward": (p.N, p.K, p.Q),
+            "backward_data": (p.N, p.C, p.W),
+            "backward_weight": (p.K, p.C // p.g, p.S),
+        }[pass_]
+        self._machine = found or machine(p.dtype)
         self._in_place = in_place
-        code, stored, computed, self._kernels = _DTYPES[p.dtype]
+        code, stored, computed, _ = _DTYPES[p.dtype]
         self._code, self._same_type = code, stored == computed
         self._item = computed
+        self.computed_dtype = np.dtype("f8" if computed == 8 else "f4")
+        # Waking a thread costs some microseconds: each should have a million multiply-adds.
+        self.most_threads = max(1, self.multiply_adds >> 20)
+        self.pack_key = None  # of a layer's packed weights: equal for equal layouts
         self._variants: dict[str, Plan] = {}
         if pass_ == "backward_weight":
             self._make_weight_gradient()
@@ -117,12 +140,9 @@ class Plan:
             self._make_correlate()
 
     def __setattr__(self, name, value):
-        if "_engine" in self.__dict__:  # the last one that __init__ sets
+        if "engine" in self.__dict__:  # the last one that __init__ sets
             raise AttributeError(f"a Plan never changes: {name} cannot be set")
         super().__setattr__(name, value)
-
-    def _kernel(self, m, n, k, lda, ldb, ldc, beta):
-        return _dispatch.dispatch_gemm(m, n, k, lda, ldb, ldc, self._kernels, beta)
 
     def _make_correlate(self):
         from xsmmconv._correlate import Correlate
@@ -130,20 +150,38 @@ class Plan:
         p = self.problem
         forward = self.pass_ == "forward"
         C, K = (p.C // p.g, p.K // p.g)[:: 1 if forward else -1]
-        phases = (forward_phases if forward else backward_data_phases)(p.W, p.S, p.Q, p.s, p.d,
-                                                                      p.pl)
+        phases = (forward_phases if forward else backward_data_phases)(
+            p.W, p.S, p.Q, p.s, p.d, p.pl
+        )
         out_width = p.Q if forward else p.W
         source_width = p.W if forward else p.Q
         direct_out = self._same_type and all(phase.step == 1 for phase in phases)
         known_out = direct_out and _may_write_in_place(out_width)
-        shape = CorrelateShape(max(1, p.N), p.g, C, K, phases, source_width,
-                               p.s if forward else 1, out_width, self._item,
-                               self._same_type and self._in_place, direct_out, known_out)
+        pairs = multiply_pairs(C, phases, self._machine)
+        shape = CorrelateShape(
+            max(1, p.N),
+            p.g,
+            C,
+            pairs,
+            ceil_div(C, 2) if pairs else C,
+            K,
+            phases,
+            source_width,
+            p.s if forward else 1,
+            out_width,
+            self._item,
+            self._same_type and self._in_place,
+            direct_out,
+            known_out,
+        )
         self._blocking = correlate_blocking(shape, self._machine)
         natural = forward and self._same_type and self._in_place
-        self._program = lower_correlate(shape, self._blocking, p.S, natural, self._kernel)
-        self._engine = Correlate(shape, self._blocking, self._program, p.S, not forward,
-                                 self._code, self._code)
+        self._program = lower_correlate(shape, self._blocking, p.S, natural, _kernel)
+        if self._program.weight.packed:
+            self.pack_key = str(self._program.weight)
+        self.engine = Correlate(
+            shape, self._blocking, self._program, p.S, not forward, self._code, self._code
+        )
 
     def _make_weight_gradient(self):
         from xsmmconv._weight_gradient import WeightGradient
@@ -153,14 +191,22 @@ class Plan:
         self._lanes = lanes_from(K, C, self._item, self._machine.vector_bytes)
         filters = self._lanes == "grad_out"
         shape = WeightShape(
-            max(1, p.N), p.g, K if filters else C, C if filters else K, p.S,
+            max(1, p.N),
+            p.g,
+            K if filters else C,
+            C if filters else K,
+            p.S,
             weight_phases(p.W, p.S, p.Q, p.s, p.d, p.pl, self._lanes),
-            p.W if filters else p.Q, p.s if filters else 1, self._item,
-            self._same_type and self._in_place)
+            p.W if filters else p.Q,
+            p.s if filters else 1,
+            self._item,
+            self._same_type and self._in_place,
+        )
         self._blocking = weight_blocking(shape, self._machine)
-        self._program = lower_weight(shape, self._blocking, p.S, self._kernel)
-        self._engine = WeightGradient(shape, self._blocking, self._program, filters,
-                                      1 if filters else p.s, self._code)
+        self._program = lower_weight(shape, self._blocking, p.S, _kernel)
+        self.engine = WeightGradient(
+            shape, self._blocking, self._program, filters, 1 if filters else p.s, self._code
+        )
 
     empty = staticmethod(_memory.empty)
 
@@ -170,35 +216,26 @@ class Plan:
         plan.__dict__["output_shape"] = tuple(shape)
         return plan
 
-    def _for_strided(self) -> Plan:
+    def for_strided(self) -> Plan:
         """The same plan for inputs that cannot be read in place: everything through panels."""
         if "strided" not in self._variants:
             self._variants["strided"] = Plan(self.pass_, self.problem, in_place=False)
         return self._variants["strided"]
 
-    def run(self, a, b, bias, relu, out, threads, packs=None) -> int:
-        """Execute on validated arrays; returns the number of multiply-adds issued.
-
-        `packs` is a dictionary in which a layer keeps its weights, packed, by their layout.
+    def run(self, a, b, bias, relu, out, threads, packed=None) -> int:
+        """Execute on validated arrays, the bias in `computed_dtype`; returns the number of
+        multiply-adds issued. `packed` are the weights as the engine of this plan packs them.
         """
         if self.problem.N == 0:
             return 0
-        # Waking a thread costs some microseconds: each should have a million multiply-adds.
-        threads = min(threads, max(1, self.multiply_adds >> 20))
+        threads = min(threads, self.most_threads)
         if self.pass_ == "backward_weight":
             lanes, rows = (a, b) if self._lanes == "grad_out" else (b, a)
-            issued = self._engine.run(lanes, rows, out, _DTYPES[out.dtype.name][0], threads)
+            issued = self.engine.run(lanes, rows, out, _DTYPES[out.dtype.name][0], threads)
         else:
-            if bias is not None and bias.dtype.itemsize != self._item:
-                bias = bias.astype("f8" if self._item == 8 else "f4")
-            packed = None
-            if packs is not None and self._program.weight.packed:
-                packed = packs.get(self._program.weight)
-                if packed is None:
-                    packed = packs[self._program.weight] = self._engine.pack(b)
-            issued = self._engine.run(a, b, packed, bias, relu, out, threads)
+            issued = self.engine.run(a, b, packed, bias, relu, out, threads)
         if issued < 0:
-            return self._for_strided().run(a, b, bias, relu, out, threads, packs)
+            return self.for_strided().run(a, b, bias, relu, out, threads)
         return issued
 
     def issued_multiply_adds(self) -> int:
@@ -224,9 +261,9 @@ class Plan:
 
 
 def kernels(dtype: str) -> str:
-    """Type of the kernels that a dtype is computed with on this machine."""
+    """Type of the kernels that a dtype is computed with here, unless a shape does not suit them."""
     _dispatch.require_supported()
-    return _DTYPES[dtype][3]
+    return dtype if machine(dtype).bf16 else _DTYPES[dtype][3]
 
 
 def cache_info() -> tuple[int, int]:

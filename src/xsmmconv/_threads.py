@@ -91,4 +91,8 @@ def get_num_threads():
 
 def resolve(threads):
     """The number of threads that the argument `threads` of a call stands for."""
-    return _default if threads is None else min(_problem.positive("threads", threads), _limit)
+    if threads is None:
+        return _default
+    if type(threads) is int and 1 <= threads <= _limit:
+        return threads
+    return min(_problem.positive("threads", threads), _limit)

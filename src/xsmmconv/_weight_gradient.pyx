@@ -37,6 +37,7 @@ cdef struct Tile:
     int64_t first_call
     int64_t calls
     int64_t packed
+    int64_t pairs        # multiplied as pairs of BF16 positions
 
 
 cdef struct Segment:
@@ -72,6 +73,7 @@ cdef struct Table:
     int64_t row_step
     bint lanes_are_filters
     const pack_ops* ops
+    const pack_ops* pair_ops
 
 
 cdef struct Item:
@@ -149,6 +151,8 @@ cdef int64_t run_item(const Table* t, const Operand* lane, const Operand* row, i
     cdef char* sums = total if direct else panel + t.rb * t.panel.row * size
     cdef const char* source
     cdef const char* rows
+    cdef const pack_ops* ops
+    cdef Operand raw
     cdef Segment* seg
     memset(total, 0, block * size)
     if not direct:
@@ -164,15 +168,18 @@ cdef int64_t run_item(const Table* t, const Operand* lane, const Operand* row, i
         m = seg.start + (in_n - before) * seg.width
         source = (lane.data + n * lane.stride_n + (it.g * t.lanes + it.l0) * lane.stride_c
                   + (seg.plane + m * t.lane_planes) * lane.stride_w)
+        ops = t.pair_ops if t.tiles[seg.tile].pairs else t.ops
         if t.lb == 1:  # nothing to transpose
-            t.ops.load(transposed, source, lane.stride_w * t.lane_planes, seg.width)
+            ops.load(transposed, source, lane.stride_w * t.lane_planes, seg.width)
         else:
-            t.ops.transpose(transposed, t.lb, source, lane.stride_c,
-                            lane.stride_w * t.lane_planes, it.lanes, seg.width)
+            ops.transpose(transposed, t.lb, source, lane.stride_c, lane.stride_w * t.lane_planes,
+                          it.lanes, seg.width)
         if t.tiles[seg.tile].packed:
-            pack_panel(&t.panel, row, panel, n, it.g * t.rows + it.r0, it.rows, m)
-            work += run_tile(t, &t.tiles[seg.tile], &it, transposed, panel, t.panel.row * size,
-                             sums)
+            raw = row[0]
+            raw.ops = ops
+            pack_panel(&t.panel, &raw, panel, n, it.g * t.rows + it.r0, it.rows, m)
+            work += run_tile(t, &t.tiles[seg.tile], &it, transposed, panel,
+                             t.panel.row * ops.computed, sums)
         else:
             rows = (row.data + n * row.stride_n + (it.g * t.rows + it.r0) * row.stride_c
                     + m * size)
@@ -231,6 +238,7 @@ cdef class WeightGradient:
         t.panel.windows = <Window*> copy_rows(
             [(w.plane, w.shift, w.width, w.position) for w in program.panel.windows], 4)
         t.panel.n_windows, t.panel.row = len(program.panel.windows), program.panel.row
+        t.panel.pairs = False
         t.offsets_a = <unsigned long long*> copy_rows(program.offsets_a, 1)
         t.offsets_b = <unsigned long long*> copy_rows(program.offsets_b, 1)
         t.tap = <int64_t*> copy_rows(program.tap, 1)
@@ -240,7 +248,7 @@ cdef class WeightGradient:
         t.tiles_per_n = sum([seg[3] for seg in program.segments])
         t.row_step = program.row_step
         t.lanes_are_filters = lanes_are_filters
-        t.ops = pack_ops_of(dtype)
+        t.ops, t.pair_ops = pack_ops_of(dtype), pack_ops_of(3)
         self.in_place = not bl.packed
         self.items = (t.slots * t.groups * ((t.lanes + t.lb - 1) // t.lb)
                       * ((t.rows + t.rb - 1) // t.rb))
@@ -255,8 +263,8 @@ cdef class WeightGradient:
         Returns -1, and does nothing, if the program reads rows in place and these are not plain.
         """
         cdef Table* t = &self.t
-        cdef Operand lane = operand(lane_array, t.lanes, t.lane_planes, t.ops)
-        cdef Operand row = operand(row_array, t.rows, t.row_planes, t.ops)
+        cdef Operand lane = operand(lane_array, t.lane_planes, t.ops)
+        cdef Operand row = operand(row_array, t.row_planes, t.ops)
         cdef const pack_ops* out_ops = pack_ops_of(out_dtype)
         cdef char* result = <char*> cnp.PyArray_DATA(out)
         cdef int64_t i, work = 0, items = self.items, rows = self.items // t.slots * t.rb

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from xsmmconv import _api, _problem
+from xsmmconv import _config, _problem
 
 
 class Conv1d:
@@ -75,7 +75,7 @@ class Conv1d:
         numpy.ndarray, shape (N, K, Q) or (K, Q)
             `out` itself if it was given.
         """
-        return _api.forward(
+        return _config.calls().forward(
             x, self.weight, self.bias, self._parameters, self._activation, out, threads, self._packs
         )
 
@@ -98,7 +98,7 @@ class Conv1d:
         numpy.ndarray, shape (N, C, W) or (C, W)
             `out` itself if it was given.
         """
-        return _api.backward_data(
+        return _config.calls().backward_data(
             grad_out, self.weight, input_width, self._parameters, out, threads, self._packs
         )
 

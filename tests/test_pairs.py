@@ -1,0 +1,134 @@
+"""BF16 multiplied in pairs, as on a processor with AVX512_BF16.
+
+Elsewhere LIBXSMM emulates these kernels, so plans for such a processor can be tested on every one
+that has AVX-512.
+"""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import problems
+import pytest
+from problems import BFLOAT16, PASSES
+
+from xsmmconv import _dispatch, _plan, reference
+from xsmmconv._problem import ConvProblem
+
+pytestmark = pytest.mark.skipif(
+    _dispatch.vector_bytes() < 64, reason="BF16 kernels need AVX-512, also where they are emulated"
+)
+every_pass = pytest.mark.parametrize("pass_", PASSES)
+
+
+def plan(problem, pass_):
+    p = problem
+    sizes = p.N, p.C, p.K, p.S, p.W, p.Q, p.s, p.d, p.pl, p.pr, p.g
+    machine = replace(_plan.machine("bfloat16"), bf16=True)
+    return _plan.Plan(pass_, ConvProblem(*sizes, "bfloat16"), found=machine)
+
+
+def run(found, first, second, bias=None, relu=False, dtype=BFLOAT16, threads=1):
+    # An empty batch is answered before there is a plan.
+    out = np.full(found.output_shape, np.nan if found.problem.N else 0, dtype)
+    issued = found.run(first, second, bias, relu, out, threads)
+    return out, issued
+
+
+def in_pairs(found):
+    return any(kernel[0] == "bfloat16" for kernel in found._program.kernels)
+
+
+@every_pass
+def test_exact_and_nothing_superfluous(problem, pass_):
+    operation, found = PASSES[pass_], plan(problem, pass_)
+    first, second, bias = problems.integer_operands(problem, operation, BFLOAT16)
+    exact = problems.call(reference, operation, problem, first, second)
+    got, issued = run(found, first, second)
+    problems.assert_equal(got, problems.rounded(exact, BFLOAT16), problem, operation)
+    assert issued == found.multiply_adds
+    for threads in (2, 3):
+        again, _ = run(found, first, second, threads=threads)
+        problems.assert_bitwise_equal(again, got, problem, operation, threads)
+    if operation.takes_bias:
+        bias = bias.astype(np.float32)
+        got, _ = run(found, first, second, bias, relu=True)
+        expected = problems.rounded(problems.finish(exact, bias, "relu"), BFLOAT16)
+        problems.assert_equal(got, expected, problem, operation, "bias, relu")
+    elif pass_ == "backward_weight":
+        got, _ = run(found, first, second, dtype=np.dtype(np.float32))
+        problems.assert_equal(got, exact.astype(np.float32), problem, operation, "float32")
+
+
+@pytest.mark.every(4)
+@every_pass
+def test_probes(problem, pass_):
+    """The missing half of a pair is no zero times a neighbour, which could be Inf or NaN."""
+    operation, found = PASSES[pass_], plan(problem, pass_)
+    operands = problems.integer_operands(problem, operation, BFLOAT16)[:2]
+    for which in (0, 1):
+        for column in sorted({0, operands[which].shape[-1] - 1}):
+            probed = [operand.copy() for operand in operands]
+            probed[which][..., column] = np.inf
+            probed[which][:1, -1:, column] = np.nan
+            with np.errstate(invalid="ignore"):
+                exact = problems.call(reference, operation, problem, *probed)
+            got, _ = run(found, *probed)
+            expected = problems.rounded(exact, BFLOAT16)
+            problems.assert_equal(got, expected, problem, operation, which, column)
+
+
+@pytest.mark.every(4)
+@every_pass
+def test_within_the_bound(problem, pass_):
+    operation, found = PASSES[pass_], plan(problem, pass_)
+    first, second, _ = problems.real_operands(problem, operation, BFLOAT16)
+    exact = problems.call(reference, operation, problem, first, second)
+    sizes = problems.call(reference, operation, problem, abs(first), abs(second))
+    terms = problems.terms(problem, operation)
+    bound = reference.error_bound(exact, sizes, terms, BFLOAT16)
+    got, _ = run(found, first, second)
+    problems.assert_within(got, exact, bound, problem, operation)
+
+
+def test_the_corpus_has_problems_for_them():
+    for pass_ in PASSES:
+        assert sum(in_pairs(plan(problem, pass_)) for problem in problems.CORPUS[::5]) > 5
+
+
+@pytest.mark.parametrize(("k", "ldb"), [(7, 8), (8, 7)])
+def test_an_odd_extent_is_refused(k, ldb):
+    with pytest.raises(ValueError, match=f"k={k} and ldb={ldb} should be even"):
+        _dispatch.dispatch_gemm(16, 2, k, 16, ldb, 16, "bfloat16")
+
+
+def test_a_strided_operand_is_packed_too():
+    problem = problems._text.parse("n2c9k7s5d2p4w83")
+    for pass_, operation in PASSES.items():
+        found = plan(problem, pass_)
+        first, second, _ = problems.integer_operands(problem, operation, BFLOAT16)
+        wide = np.repeat(first, 3, axis=2)[:, ::-1, ::3], np.repeat(second, 2, axis=2)[..., ::2]
+        exact = problems.call(reference, operation, problem, *wide)
+        got, _ = run(found, *wide)
+        problems.assert_equal(got, problems.rounded(exact, BFLOAT16), operation)
+
+
+def test_native_kernels_can_be_generated():
+    """For a processor that has them; here they are only made, not run."""
+    program = """
+from xsmmconv import _dispatch, _plan, _problem
+_dispatch.require_supported = lambda: None  # this processor need not have BF16
+problem = _problem.ConvProblem(2, 15, 20, 5, 300, 292, 1, 2, 0, 0, 1, "bfloat16")
+for pass_ in _problem.PASSES:
+    print(sorted({kernel[0] for kernel in _plan.Plan(pass_, problem)._program.kernels}))
+"""
+    child = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"LIBXSMM_TARGET": "cpx", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert child.stdout.count("bfloat16") == 3, child.stdout + child.stderr
