@@ -8,6 +8,7 @@ Sizes are in elements of the computing type unless they say bytes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isqrt
 
 from xsmmconv._geometry import Phase
 
@@ -194,7 +195,7 @@ def correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
     reasons.append("rows written in place" if direct else "compact tile, then the rows")
     items = sh.N * sh.groups * ceil_div(width, chunk)
     k_parts = min(ceil_div(sh.K, kb), ceil_div(ITEMS // 2, items))
-    border = min(tile, m.vector_bytes // sh.item)
+    border = min(tile, lanes if sh.C * sh.K > 1 else 4 * lanes)
     return CorrelateBlocking(
         lists,
         "columns",
@@ -233,12 +234,14 @@ class WeightShape:
 
 @dataclass(frozen=True, slots=True)
 class WeightBlocking:
-    lists: str  # "taps": n = taps of one row channel; "channels": n = row channels of one tap
+    lists: str  # "taps": n = taps of one row channel; "channels": n = row channels of one tap;
+    # "dots": there is one channel of each, and no matrix
     pairs: bool  # tiles that all taps use are multiplied as pairs of BF16 positions
     packed: bool
     tile: int  # positions reduced by one program
     step: int  # positions per list entry
-    lb: int  # lanes of a work item
+    lb: int  # lanes of a kernel call
+    l_blocks: int  # lane blocks of a work item, which share its panel
     rb: int  # row channels of a work item
     slots: int  # partial sums, added in a fixed order
     flush: int  # tiles summed before the partial sum moves on to the total
@@ -265,37 +268,47 @@ def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
     # other, and FP32 with more columns is as fast.
     pairs = m.bf16 and ceil_div(lb, m.vector_bytes // 4) * sh.rows >= 8
     by_taps = m.overlap and reach * sh.item < REACH_BYTES and 2 * taps >= min(sh.rows, 16)
-    by_taps = by_taps and not pairs
-    why = f"n = {taps} taps against {sh.rows} channels"
+    lists = "taps" if by_taps and not pairs else "channels"
+    reason = f"lists over positions, n = {lists}: {taps} taps against {sh.rows} channels"
     if pairs:
-        why = "k in pairs of BF16, but FP32 at borders and for an odd position"
-    packed = not by_taps or not sh.direct_rows or sh.row_planes > 1
+        reason += ", k in pairs of BF16 (FP32 at borders and for an odd position)"
+    if sh.lanes == sh.rows == 1:
+        lists, reason = "dots", "one channel against one: dot products of rows"
+    packed = lists == "channels" or not sh.direct_rows or sh.row_planes > 1
+    # A slot costs three passes over its sums, so it gets a thousand positions at least. Where that
+    # leaves few, the result is divided, if the parts keep some hundred microseconds of work.
+    most_slots = max(1, sh.N * width // 2**10)
+    size = sh.groups * sh.lanes * sh.rows
+    parts = max(1, min(4 // most_slots, size * taps * sh.N * width // 2**23))
+    # The sums of an item fill half of L2 at most, and are about as many lanes as row channels: each
+    # lane is transposed once per block of rows, each row copied once per block of lanes.
+    sums = min(m.l2_bytes // 2 // (sh.taps * sh.item), ceil_div(size, parts))
+    l_blocks = max(1, min(isqrt(sums) // lb, ceil_div(sh.lanes, lb))) if packed else 1
+    l_blocks = even_parts(ceil_div(sh.lanes, lb), l_blocks)
+    rb = even_parts(sh.rows, max(1, min(sums // (l_blocks * lb), 512)))
     # Long tiles amortise loading and storing the sums; A streams from L2, which is fast enough.
     step = 64
     tile = m.l2_bytes // 8 // (lb * sh.item)
     if packed:
-        tile = min(tile, m.l2_bytes // 4 // (sh.rows * sh.item) - reach)
+        tile = min(tile, m.l2_bytes // 4 // (rb * sh.item) - reach)
     tile = max(step, min(16 * step, tile // step * step))
     tile = min(tile, round_up(width, step))
-    rb = even_parts(sh.rows, max(1, m.l2_bytes // 2 // (sh.taps * lb * sh.item)))
-    blocks = sh.groups * ceil_div(sh.lanes, lb) * ceil_div(sh.rows, rb)
+    blocks = sh.groups * ceil_div(sh.lanes, l_blocks * lb) * ceil_div(sh.rows, rb)
     tiles = max(1, sh.N * sum(ceil_div(phase.count, tile) for phase in sh.phases))
-    partial = sh.groups * sh.lanes * sh.rows * sh.taps * sh.item
-    # A slot costs three passes over its sums, so it gets a thousand positions at least.
-    slots = max(1, min(ceil_div(ITEMS, blocks), tiles, 2**26 // partial, sh.N * width // 2**10))
-    flush = max(1, 2**14 // tile)
-    reasons = (
-        f"lists over {'positions, n = taps' if by_taps else 'positions, n = channels'}: {why}",
+    slots = max(
+        1, min(ceil_div(ITEMS, blocks), tiles, 2**26 // (size * sh.taps * sh.item), most_slots)
     )
+    flush = max(1, 2**14 // tile)
     return WeightBlocking(
-        "taps" if by_taps else "channels",
+        lists,
         pairs,
         packed,
         tile,
         step,
         lb,
+        l_blocks,
         rb,
         slots,
         flush,
-        reasons,
+        (reason,),
     )

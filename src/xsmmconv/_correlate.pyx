@@ -18,7 +18,7 @@ from xsmmconv._panel cimport Operand, Panel, Window, pack_panel, pack_transposed
 cnp.import_array()
 
 cdef struct Call:
-    kernel_t kernel      # for kb filters
+    kernel_t kernel      # for kb filters; NULL: `count` columns of one channel times one weight
     kernel_t tail        # for the last, smaller block of filters
     int64_t work         # multiply-adds of one call
     int64_t tail_work
@@ -115,7 +115,9 @@ cdef int64_t run_tile(const Table* t, Tile* tile, const char* source, const char
     for i in range(tile.calls):
         call = &t.calls[tile.first_call + i]
         kernel = call.tail if tail else call.kernel
-        if t.filters_in_lanes:
+        if kernel == NULL:
+            t.computed_ops.axpy(result + call.c, source + call.a, weight + call.b, call.count)
+        elif t.filters_in_lanes:
             kernel(weight + call.b, source + call.a, result + call.c, &call.count,
                    t.offsets_b + call.first, t.offsets_a + call.first)
         else:

@@ -16,8 +16,8 @@ def describe(plan) -> str:
     lines = [
         f"{plan.pass_}: N={p.N} C={p.C} K={p.K} S={p.S} W={p.W} Q={p.Q} s={p.s} d={p.d} "
         f"pl={p.pl} pr={p.pr} groups={p.g} {p.dtype}",
-        f"  instruction set   {m.isa}, {m.vector_bytes}-byte vectors, {families} kernels"
-        + (" (tiles converted to FP32)" if p.dtype not in families else ""),
+        f"  instruction set   {m.isa}, {m.vector_bytes}-byte vectors, {families or 'no'} kernels"
+        + (" (tiles converted to FP32)" if families and p.dtype not in families else ""),
         f"  multiply-adds     {plan.multiply_adds:,} = N * K * C/groups * E",
     ]
     lines += [f"  choice            {reason}" for reason in bl.reasons]

@@ -193,6 +193,18 @@ class _Lowering:
                 )
                 beta = 1
 
+    def axpys(self, phase: Phase, first_run: int, a: int, b: int):
+        """One channel and one filter at a border: a row per tap is less than a call of a kernel."""
+        source, weight, item = self.program.source, self.program.weight, self.sh.item
+        for r, run in enumerate(phase.runs, first_run):
+            for j, t in enumerate(run.taps):
+                lo, hi = max(a, run.first_valid(j)) - a, min(b, run.end_valid(j)) - a
+                if lo < hi:
+                    offset = (source.positions[r][j] + lo) * item
+                    self.program.calls.append(
+                        (0, 0, hi - lo, 0, offset, weight.tap[t] * item, lo * item, 0, hi - lo)
+                    )
+
     def tile(self, phase: Phase, first_run: int, a: int, b: int) -> int:
         """Index of the program of tile [a, b); equal programs are stored once."""
         rects = [
@@ -206,9 +218,14 @@ class _Lowering:
         key += (b - a, first_run)
         if key not in self.tiles:
             program = self.program
-            fill = not rects or (rects[0].a, rects[0].b) != (a, b)
+            whole = {r.run for r in rects if r[1:] == (a, b, 0, len(self.run_list[r.run].taps))}
+            border = len(whole) < len(rects) and self.sh.C == self.sh.K == 1
+            fill = border or not rects or (rects[0].a, rects[0].b) != (a, b)
             start, beta = len(program.calls), 1 if fill else 0
             emit = self.calls_by_taps if self.bl.lists == "taps" else self.calls_by_channels
+            if border:
+                self.axpys(phase, first_run, a, b)
+                rects = []
             for _, group in groupby(rects, lambda r: (r.a, r.b)):
                 emit(list(group), a, beta)
                 beta = 1

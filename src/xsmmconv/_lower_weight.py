@@ -40,11 +40,6 @@ class _Lowering:
         self.lists: dict[tuple, int] = {}
         self.pairs = False  # of the tile that is being lowered
         self.rows = in_place(run_list, sh.row_width)
-        self.taps_in_lanes = (
-            bl.lists == "taps"
-            and sh.lanes == sh.rows == 1
-            and all(run.spacing == 1 and len(run.taps) > 1 for run in run_list)
-        )
 
     @property
     def item(self) -> int:
@@ -66,10 +61,6 @@ class _Lowering:
             return 0
         kind = kernel_type(self.sh.item, self.pairs)
         shape = (kind, m, n, k, self.bl.lb, ldb, ldc, 1)
-        if self.taps_in_lanes:
-            # One channel against one: C is a row of taps, and as m they fill the lanes. Their
-            # inputs are neighbours, so A is the row itself, its columns overlapping.
-            shape = (kind, n, 1, k, 1, k, n, 1)
         if shape not in self.program.kernels:
             self.program.kernels[shape] = self.kernel(*shape)
         return self.program.kernels[shape]
@@ -80,7 +71,7 @@ class _Lowering:
         lb, last_lb = min(bl.lb, sh.lanes), sh.lanes % bl.lb
         n, last_n = (taps, 0) if taps else (min(bl.rb, sh.rows), sh.rows % bl.rb)
         ldc = (self.program.tap_step if taps else self.program.row_step) * bl.lb
-        kind = 0 if not taps else 2 if self.taps_in_lanes else 1
+        kind = 1 if taps else 0
         whole = length // bl.step * bl.step
         parts = [(0, bl.step, whole // bl.step)] if whole else []
         parts += [(whole + start, k, count) for start, k, count in pieces(length - whole)]
@@ -117,21 +108,9 @@ class _Lowering:
             for j in range(rect.j0, rect.j1):
                 self.reduce(0, source.row, 0, position[j], self.program.tap[run.taps[j]], length)
 
-    def mixed_tile(self, phase: Phase, first_run: int, a: int, b: int, ranges: list[tuple]):
+    def mixed_tile(self, ranges: list[tuple]):
         """Each tap reduces over its own range of positions, n = row channels of the panel."""
         source = self.program.panel
-        if self.taps_in_lanes:  # there is one row channel: better some taps at a time
-            for r, run in enumerate(phase.runs, first_run):
-                for rect in cover(run, r, a, b, 0, len(run.taps)):
-                    self.reduce(
-                        rect.j1 - rect.j0,
-                        1,
-                        rect.a - a,
-                        source.positions[r][rect.j0] + rect.a - a,
-                        self.program.tap[run.taps[rect.j0]],
-                        rect.b - rect.a,
-                    )
-            return
         for r, j, lo, hi in ranges:
             self.reduce(
                 0,
@@ -142,15 +121,41 @@ class _Lowering:
                 hi - lo,
             )
 
-    def uniform(self, phase: Phase, first_run: int, a: int, b: int) -> list[Rectangle] | None:
-        """The taps of a tile, if they all use all of it and one kernel per run can serve them."""
-        if next_change(phase, a) < b:
-            return None
-        rects = [
+    def dot_tile(self, rects: list[Rectangle], a: int):
+        """One channel against one: each tap is a dot product of two rows, and has no kernel."""
+        source = self.program.panel if self.bl.packed else self.rows
+        for rect in rects:
+            run, length = self.run_list[rect.run], rect.b - rect.a
+            at = rect.a - a, source.positions[rect.run][rect.j0] + rect.a - a
+            self.program.calls.append(
+                (
+                    *(0, 0, 0, 0),
+                    length,
+                    rect.j1 - rect.j0,
+                    0,
+                    2,
+                    at[0] * self.item,
+                    at[1] * self.item,
+                    self.program.tap[run.taps[rect.j0]] * self.item,
+                    run.spacing,
+                    length,
+                )
+            )
+
+    def cover(self, phase: Phase, first_run: int, a: int, b: int) -> list[Rectangle]:
+        return [
             rect
             for r, run in enumerate(phase.runs)
             for rect in cover(run, first_run + r, a, b, 0, len(run.taps))
         ]
+
+    def uniform(self, phase: Phase, first_run: int, a: int, b: int) -> list[Rectangle] | None:
+        """The taps of a tile, if they all use all of it and one kernel per run can serve them."""
+        if self.bl.lists == "dots":
+            return self.cover(phase, first_run, a, b)
+        if next_change(phase, a) < b:
+            return None
+        rects = self.cover(phase, first_run, a, b)
         # Lists with n = taps need a kernel for each number of taps: only whole runs get one.
         whole = all(r.j1 - r.j0 == len(self.run_list[r.run].taps) for r in rects)
         return rects if whole or self.bl.lists == "channels" else None
@@ -165,12 +170,15 @@ class _Lowering:
                     if lo < hi:
                         ranges.append((r, j, lo - a, hi - a))
         self.pairs = self.bl.pairs and rects is not None and (b - a) % 2 == 0
-        key = (b - a, rects is None, *(ranges or ((r.run, r.j0, r.j1) for r in rects or ())))
+        uniform = ((r.run, r.j0, r.j1, r.a - a, r.b - a) for r in rects or ())
+        key = (b - a, rects is None, *(ranges or uniform))
         if key not in self.tiles:
             start = len(self.program.calls)
             packed = self.bl.packed or rects is None
             if rects is None:
-                self.mixed_tile(phase, first_run, a, b, ranges)
+                self.mixed_tile(ranges)
+            elif self.bl.lists == "dots":
+                self.dot_tile(rects, a)
             else:
                 self.uniform_tile(rects, packed)
             self.tiles[key] = len(self.program.tiles)
@@ -180,7 +188,8 @@ class _Lowering:
         return self.tiles[key]
 
     def phase(self, phase: Phase, first_run: int):
-        for a, width, count in walk(phase, self.bl.tile, self.bl.step):
+        border = self.bl.tile if self.bl.lists == "dots" else self.bl.step
+        for a, width, count in walk(phase, self.bl.tile, border):
             narrow = width
             if self.uniform(phase, first_run, a, a + width) is None:
                 narrow = min(width, self.panel_columns)
@@ -204,15 +213,14 @@ def lower_weight(sh: WeightShape, bl: WeightBlocking, S: int, kernel) -> WeightP
     # Taps of a run are neighbours, so that a rectangle's taps are the columns of one result.
     order = [t for run in run_list for t in run.taps]
     order += sorted(set(range(S)) - set(order))
-    by_taps = bl.lists == "taps"
-    row_step, tap_step = (S, 1) if by_taps else (1, bl.rb)
+    row_step, tap_step = (1, bl.rb) if bl.lists == "channels" else (S, 1)
     tap = [0] * S
     for place, t in enumerate(order):
         tap[t] = place * tap_step
     # Where rows are read in place, only the narrow tiles of the borders are packed.
     columns = bl.tile if bl.packed else bl.step
-    one = sh.lanes == sh.rows == 1
-    layout = panel(run_list, columns, not by_taps or not (bl.packed or one), sh.item)
+    split = bl.lists == "channels" or (bl.lists == "taps" and not bl.packed)
+    layout = panel(run_list, columns, split, sh.item)
     program = WeightProgram(layout, tap, row_step, tap_step)
     lowering = _Lowering(sh, bl, program, run_list, columns, kernel)
     first_run = 0

@@ -25,6 +25,9 @@ typedef struct {
                   ptrdiff_t src_c, ptrdiff_t src_t, ptrdiff_t C, ptrdiff_t S);
   void (*gather)(char* dst, ptrdiff_t dst_l, const void* src, const int64_t* tap, ptrdiff_t lb,
                  ptrdiff_t lanes, ptrdiff_t S);
+  void (*dots)(void* sums, const void* a, const void* b, ptrdiff_t n, ptrdiff_t taps,
+               ptrdiff_t spacing);
+  void (*axpy)(void* dst, const void* src, const void* factor, ptrdiff_t n);
 } pack_ops;
 
 static inline float bf16_widen(uint16_t h) {
@@ -60,6 +63,13 @@ static inline double identity_f64(double v) { return v; }
       }                                                                                          \
       for (ptrdiff_t i = 0; i < n; i++) {                                                        \
         memcpy(&v, src + i * (ptrdiff_t)sizeof(STORED), sizeof v);                               \
+        out[i] = WIDEN(v);                                                                       \
+      }                                                                                          \
+      return;                                                                                    \
+    }                                                                                            \
+    if (stride == 2 * (ptrdiff_t)sizeof(STORED)) { /* known to the compiler, it becomes shuffles */ \
+      for (ptrdiff_t i = 0; i < n; i++) {                                                        \
+        memcpy(&v, src + i * 2 * (ptrdiff_t)sizeof(STORED), sizeof v);                           \
         out[i] = WIDEN(v);                                                                       \
       }                                                                                          \
       return;                                                                                    \
@@ -291,6 +301,59 @@ static void load_u16(void* dst, const char* src, ptrdiff_t stride, ptrdiff_t n) 
   for (ptrdiff_t i = 0; i < n; i++) memcpy((uint16_t*)dst + i, src + i * stride, 2);
 }
 
+/* ---- one channel against one, which is no matrix product ------------------------------------- */
+
+/* sums[j] += sum_i a[i] * b[i + j*spacing] for `taps` (1 to 4) neighbouring taps. */
+#define XC_DOTS(NAME, COMPUTED, V, VECTOR, ZERO, SET, LOAD, STORE, FMA, FIRST, MASKLOAD,         \
+                MASKSTORE)                                                                       \
+  static inline __attribute__((always_inline)) void dots_block_##NAME(                           \
+      COMPUTED* sums, const COMPUTED* a, const COMPUTED* b, ptrdiff_t n, const int taps,         \
+      ptrdiff_t spacing) {                                                                       \
+    VECTOR acc[4][2];                                                                            \
+    COMPUTED part[V];                                                                            \
+    ptrdiff_t i = 0;                                                                             \
+    for (int j = 0; j < taps; j++) acc[j][0] = acc[j][1] = ZERO();                               \
+    for (; i + 2 * V <= n; i += 2 * V)                                                           \
+      for (int u = 0; u < 2; u++) {                                                              \
+        const VECTOR v = LOAD(a + i + u * V);                                                    \
+        for (int j = 0; j < taps; j++)                                                           \
+          acc[j][u] = FMA(v, LOAD(b + i + u * V + j * spacing), acc[j][u]);                      \
+      }                                                                                          \
+    for (int j = 0; j < taps; j++) {                                                             \
+      COMPUTED sum = 0;                                                                          \
+      for (ptrdiff_t k = i; k < n; k++) sum += a[k] * b[k + j * spacing];                        \
+      STORE(part, acc[j][0] + acc[j][1]);                                                        \
+      for (int k = 0; k < V; k++) sum += part[k];                                                \
+      sums[j] += sum;                                                                            \
+    }                                                                                            \
+  }                                                                                              \
+  static void dots_##NAME(void* sums, const void* a, const void* b, ptrdiff_t n, ptrdiff_t taps, \
+                          ptrdiff_t spacing) {                                                   \
+    COMPUTED* to = (COMPUTED*)sums;                                                              \
+    const COMPUTED* from = (const COMPUTED*)b;                                                   \
+    for (; taps >= 4; taps -= 4, to += 4, from += 4 * spacing)                                   \
+      dots_block_##NAME(to, (const COMPUTED*)a, from, n, 4, spacing);                            \
+    if (taps == 3) dots_block_##NAME(to, (const COMPUTED*)a, from, n, 3, spacing);               \
+    if (taps == 2) dots_block_##NAME(to, (const COMPUTED*)a, from, n, 2, spacing);               \
+    if (taps == 1) dots_block_##NAME(to, (const COMPUTED*)a, from, n, 1, spacing);               \
+  }                                                                                              \
+  /* dst += factor * src, for the taps that only some columns of a border tile use. */           \
+  static void axpy_##NAME(void* dst, const void* src, const void* factor, ptrdiff_t n) {         \
+    COMPUTED* to = (COMPUTED*)dst;                                                               \
+    const COMPUTED* from = (const COMPUTED*)src;                                                 \
+    const VECTOR w = SET(*(const COMPUTED*)factor);                                              \
+    for (; n >= V; n -= V, to += V, from += V) STORE(to, FMA(w, LOAD(from), LOAD(to)));          \
+    if (n > 0) {                                                                                 \
+      const __m256i mask = FIRST(n);                                                             \
+      MASKSTORE(to, mask, FMA(w, MASKLOAD(from, mask), MASKLOAD(to, mask)));                     \
+    }                                                                                            \
+  }
+
+XC_DOTS(f32, float, 8, __m256, _mm256_setzero_ps, _mm256_set1_ps, _mm256_loadu_ps,
+        _mm256_storeu_ps, _mm256_fmadd_ps, first8, _mm256_maskload_ps, _mm256_maskstore_ps)
+XC_DOTS(f64, double, 4, __m256d, _mm256_setzero_pd, _mm256_set1_pd, _mm256_loadu_pd,
+        _mm256_storeu_pd, _mm256_fmadd_pd, first4, _mm256_maskload_pd, _mm256_maskstore_pd)
+
 /* ---- the tables ------------------------------------------------------------------------------ */
 
 /* PACK_PAIRS leaves BF16 as it is; it is for loading and transposing alone. */
@@ -298,10 +361,13 @@ enum { PACK_F32 = 0, PACK_F64 = 1, PACK_BF16 = 2, PACK_PAIRS = 3 };
 
 static inline const pack_ops* pack_ops_of(int dtype) {
   static const pack_ops tables[4] = {
-      {4, 4, load_f32, store_f32, transpose_f32, scatter_f32, gather_f32},
-      {8, 8, load_f64, store_f64, transpose_f64, scatter_f64, gather_f64},
-      {2, 4, load_bf16, store_bf16, transpose_bf16, scatter_bf16, gather_bf16},
-      {2, 2, load_u16, NULL, transpose_pairs, NULL, NULL},
+      {4, 4, load_f32, store_f32, transpose_f32, scatter_f32, gather_f32, dots_f32,
+       axpy_f32},
+      {8, 8, load_f64, store_f64, transpose_f64, scatter_f64, gather_f64, dots_f64,
+       axpy_f64},
+      {2, 4, load_bf16, store_bf16, transpose_bf16, scatter_bf16, gather_bf16, dots_f32,
+       axpy_f32},
+      {2, 2, load_u16, NULL, transpose_pairs, NULL, NULL, NULL, NULL},
   };
   return &tables[dtype];
 }

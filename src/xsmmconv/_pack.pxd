@@ -15,6 +15,9 @@ cdef extern from "_pack.h" nogil:
             noexcept nogil
         void (*gather)(char* dst, Py_ssize_t dst_l, const void* src, const int64_t* tap,
                        Py_ssize_t lb, Py_ssize_t lanes, Py_ssize_t S) noexcept nogil
+        void (*dots)(void* sums, const void* a, const void* b, Py_ssize_t n, Py_ssize_t taps,
+                     Py_ssize_t spacing) noexcept nogil
+        void (*axpy)(void* dst, const void* src, const void* factor, Py_ssize_t n) noexcept nogil
 
     const pack_ops* pack_ops_of(int dtype)
     void load_pairs(void* dst, const char* even, const char* odd, Py_ssize_t stride, Py_ssize_t n)

@@ -25,11 +25,11 @@ cdef struct Call:
     int64_t positions
     int64_t n
     int64_t last_n
-    int64_t by_taps      # 1: n = taps, one call per row channel; 2: the same with m = taps
+    int64_t by_taps      # 1: n = taps, one call per row channel; 2: dot products of two rows
     int64_t a
     int64_t b
     int64_t c
-    int64_t first        # in the lists of offsets
+    int64_t first        # in the lists of offsets; of dot products: distance of the taps' inputs
     unsigned long long count
 
 
@@ -66,6 +66,7 @@ cdef struct Table:
     int64_t row_planes
     int64_t tile
     int64_t lb
+    int64_t l_blocks     # of an item
     int64_t rb
     int64_t slots
     int64_t flush
@@ -77,11 +78,11 @@ cdef struct Table:
 
 
 cdef struct Item:
-    # Slot, group and block of the result of one work item.
+    # Slot, group and part of the result of one work item.
     int64_t slot
     int64_t g
     int64_t l0
-    int64_t lanes
+    int64_t l_blocks
     int64_t r0
     int64_t rows
 
@@ -89,13 +90,14 @@ cdef struct Item:
 cdef Item item_of(const Table* t, int64_t index) noexcept nogil:
     cdef Item it
     cdef int64_t l_blocks = (t.lanes + t.lb - 1) // t.lb, r_blocks = (t.rows + t.rb - 1) // t.rb
+    cdef int64_t l_items = (l_blocks + t.l_blocks - 1) // t.l_blocks
     it.slot = index % t.slots
     index //= t.slots
-    it.l0 = index % l_blocks * t.lb
-    index //= l_blocks
+    it.l0 = index % l_items * t.l_blocks * t.lb
+    it.l_blocks = min(t.l_blocks, l_blocks - index % l_items * t.l_blocks)
+    index //= l_items
     it.r0 = index % r_blocks * t.rb
     it.g = index // r_blocks
-    it.lanes = min(t.lb, t.lanes - it.l0)
     it.rows = min(t.rb, t.rows - it.r0)
     return it
 
@@ -111,36 +113,58 @@ cdef void add(char* total, char* part, int64_t n, int64_t size) noexcept nogil:
             (<double*> total)[i] += (<double*> part)[i]
 
 
-cdef int64_t run_tile(const Table* t, Tile* tile, const Item* it, const char* lanes,
-                      const char* rows, int64_t row_bytes, char* sums) noexcept nogil:
+cdef int64_t run_tile(const Table* t, Tile* tile, int64_t n_lanes, int64_t n_rows,
+                      const char* lanes, const char* rows, int64_t row_bytes, char* sums) \
+        noexcept nogil:
     """All kernel calls of one tile for one block; returns the multiply-adds issued."""
     cdef int64_t i, r, n, work = 0, sums_bytes = t.row_step * t.lb * t.ops.computed
-    cdef bint last_l = it.lanes != t.lb, last_r
+    cdef bint last_l = n_lanes != t.lb, last_r
     cdef Call* call
     cdef kernel_t kernel
     for i in range(tile.calls):
         call = &t.calls[tile.first_call + i]
-        last_r = not call.by_taps and it.rows != t.rb
+        last_r = not call.by_taps and n_rows != t.rb
         kernel = call.kernel[2 * last_r + last_l]
         n = call.last_n if last_r else call.n
         if call.by_taps == 2:
-            kernel(rows + call.b, lanes + call.a, sums + call.c, &call.count,
-                   t.offsets_b + call.first, t.offsets_a + call.first)
+            t.ops.dots(sums + call.c, lanes + call.a, rows + call.b, call.positions, n, call.first)
             work += n * call.positions
             continue
-        for r in range(it.rows if call.by_taps else 1):
+        for r in range(n_rows if call.by_taps else 1):
             kernel(lanes + call.a, rows + r * row_bytes + call.b, sums + r * sums_bytes + call.c,
                    &call.count, t.offsets_a + call.first, t.offsets_b + call.first)
-            work += it.lanes * n * call.positions
+            work += n_lanes * n * call.positions
+    return work
+
+
+cdef int64_t run_lanes(const Table* t, const Item* it, Segment* seg, const Operand* lane,
+                       const char* rows, int64_t row_bytes, int64_t n, int64_t m,
+                       char* transposed, char* sums) noexcept nogil:
+    """One tile for the lane blocks of an item, which are transposed one after the other."""
+    cdef const pack_ops* ops = t.pair_ops if t.tiles[seg.tile].pairs else t.ops
+    cdef int64_t block = t.lb * t.rb * t.S * t.ops.computed, i, l0, lanes, work = 0
+    cdef const char* source
+    for i in range(it.l_blocks):
+        l0 = it.l0 + i * t.lb
+        lanes = min(t.lb, t.lanes - l0)
+        source = (lane.data + n * lane.stride_n + (it.g * t.lanes + l0) * lane.stride_c
+                  + (seg.plane + m * t.lane_planes) * lane.stride_w)
+        if t.lb == 1:  # nothing to transpose
+            ops.load(transposed, source, lane.stride_w * t.lane_planes, seg.width)
+        else:
+            ops.transpose(transposed, t.lb, source, lane.stride_c, lane.stride_w * t.lane_planes,
+                          lanes, seg.width)
+        work += run_tile(t, &t.tiles[seg.tile], lanes, it.rows, transposed, rows, row_bytes,
+                         sums + i * block)
     return work
 
 
 cdef int64_t run_item(const Table* t, const Operand* lane, const Operand* row, int64_t index,
                       char* scratch, char* partials) noexcept nogil:
-    """Add up one slot for one block of the result."""
+    """Add up one slot for one part of the result."""
     cdef Item it = item_of(t, index)
     cdef int64_t size = t.ops.computed, tiles = t.N * t.tiles_per_n, work = 0
-    cdef int64_t block = t.lb * t.rb * t.S, first = it.slot * tiles // t.slots
+    cdef int64_t block = t.l_blocks * t.lb * t.rb * t.S, first = it.slot * tiles // t.slots
     cdef int64_t end = (it.slot + 1) * tiles // t.slots
     cdef int64_t i, n = -1, s = 0, before = 0, m, in_n, pending = 0
     cdef char* total = partials + index * block * size
@@ -149,10 +173,7 @@ cdef int64_t run_item(const Table* t, const Operand* lane, const Operand* row, i
     # A slot that is short enough needs no second level of summation.
     cdef bint direct = end - first <= t.flush
     cdef char* sums = total if direct else panel + t.rb * t.panel.row * size
-    cdef const char* source
-    cdef const char* rows
-    cdef const pack_ops* ops
-    cdef Operand raw
+    cdef Operand raw = row[0]
     cdef Segment* seg
     memset(total, 0, block * size)
     if not direct:
@@ -166,24 +187,16 @@ cdef int64_t run_item(const Table* t, const Operand* lane, const Operand* row, i
             s += 1
         seg = &t.segments[s]
         m = seg.start + (in_n - before) * seg.width
-        source = (lane.data + n * lane.stride_n + (it.g * t.lanes + it.l0) * lane.stride_c
-                  + (seg.plane + m * t.lane_planes) * lane.stride_w)
-        ops = t.pair_ops if t.tiles[seg.tile].pairs else t.ops
-        if t.lb == 1:  # nothing to transpose
-            ops.load(transposed, source, lane.stride_w * t.lane_planes, seg.width)
-        else:
-            ops.transpose(transposed, t.lb, source, lane.stride_c, lane.stride_w * t.lane_planes,
-                          it.lanes, seg.width)
         if t.tiles[seg.tile].packed:
-            raw = row[0]
-            raw.ops = ops
+            raw.ops = t.pair_ops if t.tiles[seg.tile].pairs else t.ops
             pack_panel(&t.panel, &raw, panel, n, it.g * t.rows + it.r0, it.rows, m)
-            work += run_tile(t, &t.tiles[seg.tile], &it, transposed, panel,
-                             t.panel.row * ops.computed, sums)
+            work += run_lanes(t, &it, seg, lane, panel, t.panel.row * raw.ops.computed, n, m,
+                              transposed, sums)
         else:
-            rows = (row.data + n * row.stride_n + (it.g * t.rows + it.r0) * row.stride_c
-                    + m * size)
-            work += run_tile(t, &t.tiles[seg.tile], &it, transposed, rows, row.stride_c, sums)
+            work += run_lanes(t, &it, seg, lane,
+                              row.data + n * row.stride_n
+                              + (it.g * t.rows + it.r0) * row.stride_c + m * size,
+                              row.stride_c, n, m, transposed, sums)
         pending += 1
         if not direct and (pending == t.flush or i == end - 1):
             add(total, sums, block, size)
@@ -195,24 +208,27 @@ cdef int64_t run_item(const Table* t, const Operand* lane, const Operand* row, i
 cdef void finish(const Table* t, int64_t index, char* partials, char* out,
                  const pack_ops* out_ops) noexcept nogil:
     """Add the slots of one row channel of one block in order and store it as out[K][C][S]."""
-    cdef Item it = item_of(t, index // t.rb * t.slots)
+    cdef int64_t part = index // (t.l_blocks * t.rb), i = index // t.rb % t.l_blocks
+    cdef Item it = item_of(t, part * t.slots)
     cdef int64_t r = index % t.rb, size = t.ops.computed, block = t.lb * t.rb * t.S * size
     cdef int64_t K = t.lanes if t.lanes_are_filters else t.rows
     cdef int64_t C = t.rows if t.lanes_are_filters else t.lanes
-    cdef int64_t k = it.l0, c = it.r0 + r, slot, i, at
-    cdef char* first = partials + index // t.rb * t.slots * block + r * t.row_step * t.lb * size
-    if r >= it.rows:
+    cdef int64_t k = it.l0 + i * t.lb, c = it.r0 + r, lanes = min(t.lb, t.lanes - k), slot, at
+    cdef char* first = (partials + (part * t.slots * t.l_blocks + i) * block
+                        + r * t.row_step * t.lb * size)
+    block *= t.l_blocks  # from slot to slot
+    if r >= it.rows or i >= it.l_blocks:
         return
     for slot in range(1, t.slots):
         for i in range(t.S):
             at = t.tap[i] * t.lb * size
-            add(first + at, first + slot * block + at, it.lanes, size)
+            add(first + at, first + slot * block + at, lanes, size)
     if not t.lanes_are_filters:
         k, c = c, k
     at = ((it.g * K + k) * C + c) * t.S
     out_ops.gather(out + at * out_ops.stored,
                    (C if t.lanes_are_filters else 1) * t.S * out_ops.stored,
-                   first, t.tap, t.lb, it.lanes, t.S)
+                   first, t.tap, t.lb, lanes, t.S)
 
 
 @cython.final
@@ -245,16 +261,18 @@ cdef class WeightGradient:
         t.N, t.groups, t.lanes, t.rows, t.S = sh.N, sh.groups, sh.lanes, sh.rows, sh.taps
         t.lane_planes, t.row_planes = lane_planes, sh.row_planes
         t.tile, t.lb, t.rb, t.slots, t.flush = bl.tile, bl.lb, bl.rb, bl.slots, bl.flush
+        t.l_blocks = bl.l_blocks
         t.tiles_per_n = sum([seg[3] for seg in program.segments])
         t.row_step = program.row_step
         t.lanes_are_filters = lanes_are_filters
         t.ops, t.pair_ops = pack_ops_of(dtype), pack_ops_of(3)
         self.in_place = not bl.packed
-        self.items = (t.slots * t.groups * ((t.lanes + t.lb - 1) // t.lb)
+        self.items = (t.slots * t.groups
+                      * ((t.lanes + t.l_blocks * t.lb - 1) // (t.l_blocks * t.lb))
                       * ((t.rows + t.rb - 1) // t.rb))
         self.scratch_bytes = t.ops.computed * (
-            t.tile * t.lb + t.rb * t.panel.row + t.lb * t.rb * t.S)
-        self.shared_bytes = t.ops.computed * t.lb * t.rb * t.S * self.items
+            t.tile * t.lb + t.rb * t.panel.row + t.l_blocks * t.lb * t.rb * t.S)
+        self.shared_bytes = t.ops.computed * t.l_blocks * t.lb * t.rb * t.S * self.items
 
     def run(self, cnp.ndarray lane_array, cnp.ndarray row_array, cnp.ndarray out, int out_dtype,
             int threads):
@@ -267,7 +285,7 @@ cdef class WeightGradient:
         cdef Operand row = operand(row_array, t.row_planes, t.ops)
         cdef const pack_ops* out_ops = pack_ops_of(out_dtype)
         cdef char* result = <char*> cnp.PyArray_DATA(out)
-        cdef int64_t i, work = 0, items = self.items, rows = self.items // t.slots * t.rb
+        cdef int64_t i, work = 0, items = self.items, rows = self.items // t.slots * t.l_blocks * t.rb
         cdef Scratch scratch
         if self.in_place and not cnp.PyArray_ISCARRAY_RO(row_array):
             return -1
