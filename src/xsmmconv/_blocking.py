@@ -67,7 +67,8 @@ class CorrelateShape:
     item: int  # bytes of an element of the computing type
     direct_source: bool  # rows can be read in place: contiguous and of the computing type
     direct_out: bool  # rows can be written in place, likewise
-    known_out: bool  # and kernels may depend on their length: this alone must not change a sum
+    known_source: bool  # kernels may depend on the length of the source's rows,
+    known_out: bool  # and of the output's; these two alone must not change a sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,16 @@ def _longest(sh: CorrelateShape) -> tuple[int, int, int]:
     return max((phase.count for phase in sh.phases), default=1), taps, reach
 
 
+def _short_and_trimmed(sh: CorrelateShape, m: Machine, width: int, taps: int) -> bool:
+    """Whether borders are much of the work, and k = taps would be a short one there."""
+    trimmed = any(
+        run.first_valid(0) > 0 or run.end_valid(len(run.taps) - 1) < phase.count
+        for phase in sh.phases
+        for run in phase.runs
+    )
+    return trimmed and taps < sh.C and width <= 16 * m.vector_bytes // sh.item
+
+
 def _tile(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) -> int:
     lanes = m.vector_bytes // sh.item
     tile = 4 * lanes  # the kernels' own blocks: 4 vectors x 6 filters, with AVX2 4 x 3
@@ -126,7 +137,7 @@ def _chunk(sh: CorrelateShape, m: Machine, tile: int, width: int, reach: int, pa
     return round_up(min(max(share, tile), width, 8192), tile)
 
 
-def _lists(sh: CorrelateShape, m: Machine, taps: int, reach: int) -> tuple[str, str]:
+def _lists(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) -> tuple[str, str]:
     """Kind of the lists, and why. The longer k wins, roughly; reading in place breaks ties."""
     channels = min(sh.C, 64)
     if sh.pairs:
@@ -135,7 +146,10 @@ def _lists(sh: CorrelateShape, m: Machine, taps: int, reach: int) -> tuple[str, 
         return "taps", "no kernels with overlapping operands in this copy of LIBXSMM"
     if reach * sh.item >= REACH_BYTES:
         return "taps", f"taps reach over {reach} columns, too far for one kernel call"
-    if sh.direct_source and sh.planes == 1 and sh.C <= 32 and 8 * taps >= sh.C:
+    in_place = sh.direct_source and sh.planes == 1
+    if in_place and _short_and_trimmed(sh, m, width, taps):
+        return "taps", f"short rows with borders, k = {channels} channels"
+    if in_place and sh.C <= 32 and 8 * taps >= sh.C:
         return "channels", f"{taps} taps of {sh.C} channels are read in place"
     if 2 * taps >= channels:
         return "channels", f"k = {taps} taps against {channels} channels"
@@ -173,12 +187,14 @@ def _filters_in_lanes(sh: CorrelateShape, m: Machine, width: int, taps: int) -> 
 
 def correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
     width, taps, reach = _longest(sh)
-    lists, why = _lists(sh, m, taps, reach)
+    lists, why = _lists(sh, m, width, taps, reach)
     lanes = m.vector_bytes // sh.item
     if width <= 2 * lanes <= 2 * sh.K and 2 * sh.C >= lanes and not sh.pairs:
         return _filters_in_lanes(sh, m, width, taps)
     reasons = [f"lists over {lists}: {why}"]
-    packed = lists == "taps" or not sh.direct_source or sh.planes > 1
+    packed = not sh.direct_source or sh.planes > 1
+    if lists == "taps":  # rows of any length, and of powers of two, are better off in a panel
+        packed = packed or not (sh.known_source and _short_and_trimmed(sh, m, width, taps))
     if packed:
         reasons.append(
             "panel: "
@@ -195,7 +211,8 @@ def correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
     reasons.append("rows written in place" if direct else "compact tile, then the rows")
     items = sh.N * sh.groups * ceil_div(width, chunk)
     k_parts = min(ceil_div(sh.K, kb), ceil_div(ITEMS // 2, items))
-    border = min(tile, lanes if sh.C * sh.K > 1 else 4 * lanes)
+    # Calls for some of the taps are short in k where that means taps; then tiles are wider.
+    border = min(tile, 4 * lanes if lists == "channels" or sh.C * sh.K == 1 else lanes)
     return CorrelateBlocking(
         lists,
         "columns",
@@ -241,6 +258,7 @@ class WeightBlocking:
     tile: int  # positions reduced by one program
     step: int  # positions per list entry
     lb: int  # lanes of a kernel call
+    last_lb: int  # and of the last one, if that has fewer
     l_blocks: int  # lane blocks of a work item, which share its panel
     rb: int  # row channels of a work item
     slots: int  # partial sums, added in a fixed order
@@ -258,12 +276,21 @@ def lanes_from(K: int, C: int, item: int, vector_bytes: int) -> str:
     return "x" if filled(C) > filled(K) else "grad_out"
 
 
+def kernel_lanes(lanes: int, item: int, m: Machine) -> int:
+    """m for so many lanes. AVX2 has no masks, and the kernels would take a remainder in pieces of
+    4, 2 and 1: there a vector is filled up with lanes whose sums are not used."""
+    vector = m.vector_bytes // item
+    if m.vector_bytes == 64:
+        return lanes
+    return 1 << (lanes - 1).bit_length() if lanes < vector else round_up(lanes, vector)
+
+
 def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
     runs = [run for phase in sh.phases for run in phase.runs]
     taps = max((len(run.taps) for run in runs), default=1)
     reach = max(((len(run.taps) - 1) * run.spacing for run in runs), default=0)
     width = max((phase.count for phase in sh.phases), default=1)
-    lb = even_parts(sh.lanes, 64)
+    lb = kernel_lanes(even_parts(sh.lanes, 64), sh.item, m)
     # One row channel has one accumulator per vector of lanes; fewer than eight would wait for each
     # other, and FP32 with more columns is as fast.
     pairs = m.bf16 and ceil_div(lb, m.vector_bytes // 4) * sh.rows >= 8
@@ -306,6 +333,7 @@ def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
         tile,
         step,
         lb,
+        kernel_lanes(sh.lanes % lb, sh.item, m) if sh.lanes % lb else 0,
         l_blocks,
         rb,
         slots,

@@ -68,7 +68,6 @@ class _Lowering:
     def reduce(self, taps: int, ldb: int, a: int, b: int, c: int, length: int):
         """Calls that reduce over `length` positions; n = taps, or all row channels if taps is 0."""
         sh, bl = self.sh, self.bl
-        lb, last_lb = min(bl.lb, sh.lanes), sh.lanes % bl.lb
         n, last_n = (taps, 0) if taps else (min(bl.rb, sh.rows), sh.rows % bl.rb)
         ldc = (self.program.tap_step if taps else self.program.row_step) * bl.lb
         kind = 1 if taps else 0
@@ -76,7 +75,7 @@ class _Lowering:
         parts = [(0, bl.step, whole // bl.step)] if whole else []
         parts += [(whole + start, k, count) for start, k, count in pieces(length - whole)]
         for start, k, count in parts:
-            kernels = [self.variant(m, v, k, ldb, ldc) for v in (n, last_n) for m in (lb, last_lb)]
+            kernels = [self.variant(m, v, k, ldb, ldc) for v in (n, last_n) for m in (bl.lb, bl.last_lb)]
             self.program.calls.append(
                 (
                     *kernels,

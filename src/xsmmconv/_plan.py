@@ -41,8 +41,9 @@ _DTYPES = {
 }
 PASSES = ("forward", "backward_data", "backward_weight")
 _CACHED_PLANS = 1024
-# Rows are written in place for this many row lengths, because the length is part of the kernel's
-# code, and kernels are never freed; the rows of further lengths go through a compact tile.
+# Rows are written in place, and short ones read in place by lists over taps, for this many row
+# lengths: the length is part of the kernel's code, and kernels are never freed. Those of further
+# lengths go through a panel and a compact tile.
 _ROW_LENGTHS = 64
 _row_lengths: set[int] = set()
 
@@ -80,7 +81,7 @@ def machine(dtype: str) -> Machine:
     )
 
 
-def _may_write_in_place(length: int) -> bool:
+def _may_depend_on(length: int) -> bool:
     with _lock:
         if length in _row_lengths or len(_row_lengths) < _ROW_LENGTHS:
             _row_lengths.add(length)
@@ -156,7 +157,9 @@ class Plan:
         out_width = p.Q if forward else p.W
         source_width = p.W if forward else p.Q
         direct_out = self._same_type and all(phase.step == 1 for phase in phases)
-        known_out = direct_out and _may_write_in_place(out_width)
+        direct_source = self._same_type and self._in_place
+        known_source = direct_source and _may_depend_on(source_width)
+        known_out = direct_out and _may_depend_on(out_width)
         pairs = multiply_pairs(C, phases, self._machine)
         shape = CorrelateShape(
             max(1, p.N),
@@ -170,8 +173,9 @@ class Plan:
             p.s if forward else 1,
             out_width,
             self._item,
-            self._same_type and self._in_place,
+            direct_source,
             direct_out,
+            known_source,
             known_out,
         )
         self._blocking = correlate_blocking(shape, self._machine)

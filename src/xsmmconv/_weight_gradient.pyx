@@ -73,6 +73,7 @@ cdef struct Table:
     int64_t tiles_per_n
     int64_t row_step
     bint lanes_are_filters
+    bint filled_up       # the last block of lanes has more in its kernels than are used
     const pack_ops* ops
     const pack_ops* pair_ops
 
@@ -176,6 +177,8 @@ cdef int64_t run_item(const Table* t, const Operand* lane, const Operand* row, i
     cdef Operand raw = row[0]
     cdef Segment* seg
     memset(total, 0, block * size)
+    if t.filled_up:  # nobody uses the sums of these lanes, but denormals there would cost time
+        memset(transposed, 0, t.tile * t.lb * size)
     if not direct:
         memset(sums, 0, block * size)
     for i in range(first, end):
@@ -261,7 +264,7 @@ cdef class WeightGradient:
         t.N, t.groups, t.lanes, t.rows, t.S = sh.N, sh.groups, sh.lanes, sh.rows, sh.taps
         t.lane_planes, t.row_planes = lane_planes, sh.row_planes
         t.tile, t.lb, t.rb, t.slots, t.flush = bl.tile, bl.lb, bl.rb, bl.slots, bl.flush
-        t.l_blocks = bl.l_blocks
+        t.l_blocks, t.filled_up = bl.l_blocks, sh.lanes % bl.lb != bl.last_lb
         t.tiles_per_n = sum([seg[3] for seg in program.segments])
         t.row_step = program.row_step
         t.lanes_are_filters = lanes_are_filters
