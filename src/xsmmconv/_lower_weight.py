@@ -38,6 +38,7 @@ class _Lowering:
         self.panel_columns, self.kernel = panel_columns, kernel
         self.tiles: dict[tuple, int] = {}
         self.lists: dict[tuple, int] = {}
+        self.calls: dict[tuple, tuple[int, ...]] = {}
         self.pairs = False  # of the tile that is being lowered
         self.rows = in_place(run_list, sh.row_width)
 
@@ -56,14 +57,20 @@ class _Lowering:
             program.offsets_b += [e * item for e in range(0, self.bl.tile, step)]
         return self.lists[key]
 
-    def variant(self, m: int, n: int, k: int, ldb: int, ldc: int) -> int:
-        if m == 0 or n == 0:
-            return 0
-        kind = kernel_type(self.sh.item, self.pairs)
-        shape = (kind, m, n, k, self.bl.lb, ldb, ldc, 1)
-        if shape not in self.program.kernels:
-            self.program.kernels[shape] = self.kernel(*shape)
-        return self.program.kernels[shape]
+    def variants(self, n: int, last_n: int, k: int, ldb: int, ldc: int) -> tuple[int, ...]:
+        """Kernels for the whole and the last block of row channels x of lanes."""
+        bl, kind = self.bl, kernel_type(self.sh.item, self.pairs)
+        key = kind, n, k, ldb, ldc
+        if key not in self.calls:
+            kernels = []
+            for columns in (n, last_n):
+                for m in (bl.lb, bl.last_lb):
+                    shape = (kind, m, columns, k, bl.lb, ldb, ldc, 1)
+                    if m and columns and shape not in self.program.kernels:
+                        self.program.kernels[shape] = self.kernel(*shape)
+                    kernels.append(self.program.kernels.get(shape, 0))
+            self.calls[key] = tuple(kernels)
+        return self.calls[key]
 
     def reduce(self, taps: int, ldb: int, a: int, b: int, c: int, length: int):
         """Calls that reduce over `length` positions; n = taps, or all row channels if taps is 0."""
@@ -75,10 +82,9 @@ class _Lowering:
         parts = [(0, bl.step, whole // bl.step)] if whole else []
         parts += [(whole + start, k, count) for start, k, count in pieces(length - whole)]
         for start, k, count in parts:
-            kernels = [self.variant(m, v, k, ldb, ldc) for v in (n, last_n) for m in (bl.lb, bl.last_lb)]
             self.program.calls.append(
                 (
-                    *kernels,
+                    *self.variants(n, last_n, k, ldb, ldc),
                     k * count,
                     n,
                     last_n,
