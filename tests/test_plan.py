@@ -8,7 +8,9 @@ import pytest
 
 import xsmmconv
 from xsmmconv import _dispatch, _plan
+from xsmmconv._problem import PASSES
 from xsmmconv._text import parse
+from xsmmconv.bench import suites
 
 LINES = [
     "n1c1k15s51d8psamew3000",
@@ -17,6 +19,7 @@ LINES = [
     "n1c1k1s5psamew4000",
     "n1c64k64s5psamew700",
     "n2c3k2s3st2w77",
+    "n3c16k16s3p1w64",
 ]
 
 
@@ -104,3 +107,12 @@ assert os.waitpid(child, 0)[1] == 0
 
 def test_a_child_does_not_wait_for_locks_of_its_parent():
     subprocess.run([sys.executable, "-c", FORKED], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("suite", [name for name in suites.SUITES if not name.startswith("paper")])
+def test_scratch_of_a_thread_fits_the_second_level_cache(suite):
+    for problem in suites.problems(suite)[::3]:
+        shapes = problem.x_shape, problem.weight_shape
+        for pass_ in PASSES:
+            plan = xsmmconv.plan(pass_, *shapes, "float32", **problem.parameters)
+            assert plan.engine.scratch_bytes <= plan._machine.l2_bytes, (str(problem), pass_)

@@ -312,12 +312,14 @@ def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
     sums = min(m.l2_bytes // 2 // (sh.taps * sh.item), ceil_div(size, parts))
     l_blocks = max(1, min(isqrt(sums) // lb, ceil_div(sh.lanes, lb))) if packed else 1
     l_blocks = even_parts(ceil_div(sh.lanes, lb), l_blocks)
-    rb = even_parts(sh.rows, max(1, min(sums // (l_blocks * lb), 512)))
-    # Long tiles amortise loading and storing the sums; A streams from L2, which is fast enough.
     step = 64
+    panel = m.l2_bytes // 4 // (sh.item * sh.row_planes)  # columns of all row channels together
+    halo = min(reach, taps * step)  # taps far apart have windows of their own
+    rb = even_parts(sh.rows, max(1, min(sums // (l_blocks * lb), panel // (step + halo))))
+    # Long tiles amortise loading and storing the sums; A streams from L2, which is fast enough.
     tile = m.l2_bytes // 8 // (lb * sh.item)
     if packed:
-        tile = min(tile, m.l2_bytes // 4 // (rb * sh.item) - reach)
+        tile = min(tile, panel // rb - halo)
     tile = max(step, min(16 * step, tile // step * step))
     tile = min(tile, round_up(width, step))
     blocks = sh.groups * ceil_div(sh.lanes, l_blocks * lb) * ceil_div(sh.rows, rb)
