@@ -73,6 +73,13 @@ class BuildExtensions(build_ext):
         self.force = True  # time stamps do not tell which switches a file was made with
         super().run()
 
+    def build_extensions(self):
+        # Some Pythons tell every module where their own libraries lie. Ours need none of these, and
+        # a wheel should not know the machine it was built on.
+        linker = self.compiler.linker_so
+        linker[:] = [option for option in linker if not option.startswith("-Wl,-rpath")]
+        super().build_extensions()
+
 
 class EggInfo(egg_info):
     """What lies here is copied to the .dist-info of a wheel."""

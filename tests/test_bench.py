@@ -279,13 +279,6 @@ def test_report_shows_every_cell_the_worst_and_those_behind():
     assert [line[3:5] for line in totals] == [["1", "15"], ["2", "14"]]
 
 
-def test_table_is_aligned():
-    lines = [("name", "n"), ("a", "1"), ("bbbbbb", "100")]
-    assert report.table(lines, {0}) == "\n".join(
-        ["name      n", "------  ---", "a         1", "bbbbbb  100"]
-    )
-
-
 def paper_run():
     lines = ['n4c15k15s5d8w1000"C=K=15 d=8"', 'n4c15k15s9d8w1032"C=K=15 d=8"']
     return [

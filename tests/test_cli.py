@@ -73,6 +73,30 @@ def test_what_cannot_be_done_is_said_in_one_line(arguments, says, capsys):
     assert says in captured.err
 
 
+@pytest.mark.parametrize(
+    ("raised", "code", "says"),
+    [
+        (KeyboardInterrupt, 130, "interrupted\n"),
+        (MemoryError("Unable to allocate 745. GiB"), 2, "xsmmconv compare: Unable to allocate 745"),
+    ],
+)
+def test_interrupt_and_lack_of_memory(raised, code, says, monkeypatch, capsys):
+    def track(width):
+        raise raised
+
+    monkeypatch.setattr(tracks, "coverage_track", track)
+    assert main(QUICK) == code
+    assert capsys.readouterr().err.startswith(says)
+
+
+def test_reader_may_stop_early():
+    command = [sys.executable, "-m", "xsmmconv", "bench", "--list"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
 @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["plan"], ["compare", "--dtype", "int8"]])
 def test_unknown_arguments_are_left_to_the_parser(arguments, capsys):
     with pytest.raises(SystemExit) as exit_:
@@ -81,7 +105,7 @@ def test_unknown_arguments_are_left_to_the_parser(arguments, capsys):
     assert "usage: xsmmconv" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["compare", "info", "plan"])
+@pytest.mark.parametrize("command", ["bench", "compare", "info", "plan"])
 def test_help_of_every_command(command, capsys):
     with pytest.raises(SystemExit) as exit_:
         main([command, "--help"])

@@ -222,3 +222,14 @@ def test_an_installed_copy_without_its_licence_is_refused(build, prefix):
     shutil.rmtree(prefix / "share")
     with pytest.raises(build.VendoringError, match="no licence text"):
         build.licence()
+
+
+def test_no_path_of_the_building_machine_is_in_the_modules():
+    installed = importlib.metadata.distribution("xsmmconv")
+    modules = [path.locate() for path in installed.files if path.suffix == ".so"]
+    assert modules
+    for module in modules:
+        told = subprocess.check_output(["readelf", "-d", module], text=True)
+        assert "NEEDED" in told
+        assert "RPATH" not in told
+        assert "RUNPATH" not in told

@@ -1,5 +1,6 @@
 """A run of the benchmark as text: every cell, then what they add up to."""
 
+from xsmmconv._terminal import table
 from xsmmconv.bench.results import grouped, speedups, summary
 
 _WORST = 5
@@ -99,24 +100,6 @@ def differing(results):
         for name, figures in one.columns.items() if figures.difference
     ]  # fmt: skip
     return "\n".join(["results differ from ours", *lines]) if lines else ""
-
-
-def table(lines, text, ruled=True):
-    """Lines of cells, aligned: the columns in `text` to the left, numbers to the right.
-
-    The first line of a ruled table is its header.
-    """
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    aligned = []
-    for line in lines:
-        padded = [
-            cell.ljust(width) if place in text else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        aligned.append("  ".join(padded).rstrip())
-    if ruled:
-        aligned.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(aligned)
 
 
 def _heading(about):

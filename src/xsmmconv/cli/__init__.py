@@ -4,6 +4,7 @@ A command is a module with `add_arguments(parser)` and `run(arguments) -> exit c
 """
 
 import argparse
+import os
 import sys
 
 from xsmmconv._config import VERSION
@@ -21,10 +22,11 @@ examples:
   xsmmconv info                    belongs into a bug report
 
 exit codes:
-  0  success
-  1  a result is wrong (compare: outside its error bound; bench: not what PyTorch has)
-  2  the command cannot be carried out as given
-  3  this machine cannot run the kernels
+    0  success
+    1  a result is wrong (compare: outside its error bound; bench: not what PyTorch has)
+    2  the command cannot be carried out as given
+    3  this machine cannot run the kernels
+  130  interrupted (bench reports what it has instead)
 """
 
 
@@ -50,7 +52,15 @@ def main(argv=None):
         command.set_defaults(run=module.run, command=name)
     arguments = parser.parse_args(argv)
     try:
-        return arguments.run(arguments)
-    except (UsageError, UnsupportedError) as error:
+        code = arguments.run(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # of `| head`: nobody listens, and Python should not complain at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except (UsageError, UnsupportedError, MemoryError) as error:
         print(f"xsmmconv {arguments.command}: {error}", file=sys.stderr)
         return 3 if isinstance(error, UnsupportedError) else 2

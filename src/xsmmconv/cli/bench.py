@@ -14,11 +14,10 @@ import platform
 import shlex
 import sys
 import time
-from functools import partial
 from itertools import chain, product, zip_longest
 from pathlib import Path
 
-from xsmmconv import _config, _problem, _text, _threads
+from xsmmconv import _config, _problem, _terminal, _text, _threads
 from xsmmconv.bench import peers, report, results, suites, timing
 from xsmmconv.bench.cells import PASSES, Cell
 from xsmmconv.bench.plot import plot
@@ -149,17 +148,16 @@ def _measure(arguments, cells):
     load = os.getloadavg()[0]
     peer = None if arguments.ours_only else _peer()
     about = _about(peer, effort)
-    progress = _Progress(len(cells))
     measured = []
     try:
-        for cell in cells:
-            if time.monotonic() > end:
-                break
-            progress(f"{cell.suite} {cell.problem} {cell.pass_} {cell.dtype} {cell.threads}")
-            measured.append(_measure_cell(cell, peer, effort))
+        with _terminal.progress(len(cells)) as progress:
+            for cell in cells:
+                if time.monotonic() > end:
+                    break
+                progress(f"{cell.suite} {cell.problem} {cell.pass_} {cell.dtype} {cell.threads}")
+                measured.append(_measure_cell(cell, peer, effort))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-    progress.end()
     about["load"] = f"{load:.1f} before, {os.getloadavg()[0]:.1f} after"
     about["cells"] = f"{len(measured)} of {len(cells)}"
     return about, measured
@@ -221,31 +219,3 @@ def _processor():
         lines = []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
-
-
-class _Progress:
-    """Tell on the standard error where we are: in one line, or one line now and then."""
-
-    _PAUSE = 15.0  # seconds between the lines, where they are not overwritten
-
-    def __init__(self, total):
-        self._total, self._done = total, 0
-        self._start = time.monotonic()
-        self._next = 0.0
-        self._print = partial(print, file=sys.stderr, flush=True)
-
-    def __call__(self, text):
-        now = time.monotonic()
-        left = (now - self._start) * (self._total / self._done - 1) if self._done else None
-        self._done += 1
-        eta = "" if left is None else f", about {left / 60:.1f} min left"
-        line = f"{self._done} of {self._total}{eta}: {text}"
-        if sys.stderr.isatty():
-            self._print(f"\r\033[K{line}", end="")
-        elif now >= self._next:
-            self._print(line)
-            self._next = now + self._PAUSE
-
-    def end(self):
-        if sys.stderr.isatty():
-            self._print("\r\033[K", end="")

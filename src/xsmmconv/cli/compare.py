@@ -7,13 +7,12 @@ that the arithmetic may have; the speed against the core's peak, measured in bet
 """
 
 import statistics
-import sys
 import time
 from dataclasses import dataclass
 
 import numpy as np
 
-from xsmmconv import _api, _config, _problem, _text, _threads, reference
+from xsmmconv import _api, _config, _problem, _terminal, _text, _threads, reference
 from xsmmconv.cli import tracks
 from xsmmconv.cli.errors import UsageError
 
@@ -72,12 +71,12 @@ def run(arguments):
 
     rows, peaks = [], {}
     todo = [(layer, dtype) for layer in layers for dtype in dtypes]
-    for done, (layer, dtype) in enumerate(todo):
-        _progress(f"{done} of {len(todo)}: {layer.C} -> {layer.K} {dtype}")
-        for row, peak in _measure(layer, dtype, track, threads):
-            rows.append(row)
-            peaks[dtype.name] = max(peak, peaks.get(dtype.name, 0.0))
-    _progress("")
+    with _terminal.progress(len(todo)) as progress:
+        for layer, dtype in todo:
+            progress(f"{layer.C} -> {layer.K} {dtype}")
+            for row, peak in _measure(layer, dtype, track, threads):
+                rows.append(row)
+                peaks[dtype.name] = max(peak, peaks.get(dtype.name, 0.0))
     print(_table(rows, peaks))
     outside = sum(not row.within_bound for row in rows)
     print(f"{len(rows) - outside} of {len(rows)} results within their error bounds")
@@ -179,24 +178,9 @@ def _table(rows, peaks):
             f"{row.gflops:.1f}",
             f"{row.gflops / peaks[row.dtype]:.1%}",
         ))  # fmt: skip
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = [
-        "  ".join(
-            cell.ljust(width) if place < 3 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    ]
-    text.insert(1, "  ".join("-" * width for width in widths))
     shown = ", ".join(f"{dtype} {peak:.1f} GFLOP/s" for dtype, peak in peaks.items())
     notes = (
         "\nworst share: the largest error/bound of all outputs; GFLOP/s: from the minimum time\n"
         f"peak measured in between: {shown}"
     )
-    return "\n".join(text) + notes
-
-
-def _progress(text):
-    """Overwrite the progress line, if somebody may be watching it."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+    return _terminal.table(lines, {0, 1, 2}) + notes
