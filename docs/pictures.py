@@ -20,7 +20,6 @@ FAINT, LINE = "0.92", "0.35"
 
 def grid(axes, columns, rows, xlabel, ylabel):
     axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), xlabel=xlabel, ylabel=ylabel)
-    axes.set_aspect("equal")
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelsize="small")
 
@@ -37,60 +36,62 @@ def frame(axes, column, row, columns, rows, color=LINE, **options):
 
 
 def address_list():
-    """One call of a kernel: what each entry of its list lets it read, over channels or taps."""
-    problems = [((1, 3, 40), (4, 3, 5)), ((1, 64, 40), (64, 64, 3))]
-    figure, plots = plt.subplots(2, 1, figsize=(9, 5), layout="constrained")
-    for axes, (x_shape, weight_shape) in zip(plots, problems, strict=True):
-        plan = xsmmconv.plan("forward", x_shape, weight_shape, dilation=3)
-        program, lists = plan._program, plan._blocking.lists
-        _, width, _, tile = program.segments[0]
-        call, *_ = program.tiles[tile]
-        start, count = program.calls[call][-2:]
-        row = program.source.row * 4
-        starts = [divmod(a, row) for a in program.offsets_a[start : start + count]]
-        spacing = 3 if lists == "channels" else 0
-        taps = weight_shape[2] if lists == "channels" else 1
-        channels = min(3, x_shape[1])
-        shown = min(width, 16)
-        grid(axes, 36, channels, "column of x", "channel")
-        for channel in range(channels):
-            for column in range(36):
-                cell(axes, column, channel, FAINT)
-        for entry, (channel, offset) in enumerate(starts):
-            for t in range(taps):
-                for row_ in [channel] if lists == "channels" else range(channels):
-                    column, color = offset // 4 + t * spacing, f"C{t if taps > 1 else entry}"
-                    frame(axes, column, row_, shown, 1, color)
-                    cell(axes, column, row_, color, alpha=0.6)
-        each = f"k = {taps} taps, {spacing} columns apart" if taps > 1 else "k = all channels"
+    """The first tile of two plans, and what each entry of its list lets the kernel read."""
+    W, dilation = 120, 8
+    figure, plots = plt.subplots(2, 1, figsize=(9, 5), height_ratios=(11, 4), layout="constrained")
+    for axes, (C, S) in zip(plots, ((2, 5), (64, 3)), strict=True):
+        plan = xsmmconv.plan("forward", (1, C, W), (C, C, S), dilation=dilation)
+        first, width, *_ = plan._program.segments[0]
+        bars = [(f"y: a tile of {width} columns", first, LINE), *bars_of_entries(plan)]
+        names, starts, colors = zip(*bars, strict=True)
+        axes.barh(range(len(bars)), width, left=starts, color=colors, height=0.7)
+        axes.set_yticks(range(len(bars)), names, fontsize="small")
+        axes.set(xlim=(0, W), ylim=(len(bars) - 0.5, -0.5))
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
         axes.set_title(
-            f"{x_shape[1]} channels, {weight_shape[2]} taps, dilation 3: a list over {lists} with "
-            f"{count} entries, {each}",
+            f"{C} channels, {S} taps, dilation {dilation}: a list over {plan._blocking.lists}",
             fontsize="medium",
         )
+    plots[-1].set_xlabel("column")
     return figure
 
 
+def bars_of_entries(plan):
+    """(name, first column, colour) of what the list of the first tile's first call reads of x."""
+    p, program = plan.problem, plan._program
+    call, *_ = program.tiles[program.segments[0][-1]]
+    start, count = program.calls[call][-2:]
+    over_channels = plan._blocking.lists == "channels"
+    for entry, offset in enumerate(program.offsets_a[start : start + count]):
+        channel, column = divmod(offset // 4, program.source.row)
+        if not over_channels:
+            yield f"entry {entry}: all {p.C} channels", column, f"C{entry}"
+            continue
+        for tap in range(p.S):  # the columns of the entry's matrix
+            name = "" if tap else f"entry {entry}: channel {channel}"
+            yield name, column + tap * p.d, f"C{tap}"
+
+
 def segments():
-    """Positions and taps of a padded convolution, cut into tiles and rectangles."""
-    Q, S, d, p = 64, 9, 4, 16
-    (phase,) = _geometry.forward_phases(Q, S, Q, 1, d, p)
-    figure, axes = plt.subplots(figsize=(10, 2.8), layout="constrained")
-    grid(axes, Q, S, "output position q", "tap t")
-    for q in range(Q):
-        for t in range(S):
-            if 0 <= q + t * d - p < Q:
-                cell(axes, q, t, FAINT)
-    color = 0
-    for start, width, count in _geometry.walk(phase, 16, 4):
+    """The segments of a padded convolution: tiles, and the rectangles that their calls cover."""
+    W, S, d = 256, 9, 16
+    plan = xsmmconv.plan("forward", (1, 1, W), (1, 1, S), dilation=d, padding="same")
+    p = plan.problem
+    (phase,) = _geometry.forward_phases(W, S, p.Q, 1, d, p.pl)
+    figure, axes = plt.subplots(figsize=(10, 3), layout="constrained")
+    grid(axes, p.Q, S, "output position q", "tap t")
+    for number, (start, width, count, _) in enumerate(plan._program.segments):
         for a in range(start, start + width * count, width):
             for run in phase.runs:
                 for part in _geometry.cover(run, 0, a, a + width, 0, S):
-                    frame(axes, part.a, part.j0, part.b - part.a, part.j1 - part.j0, f"C{color}")
-            color = (color + 1) % 10
+                    corner = (part.a - 0.5, part.j0 - 0.5)
+                    size = (part.b - part.a, part.j1 - part.j0)
+                    color = f"C{number % 10}"
+                    axes.add_patch(Rectangle(corner, *size, facecolor=color, edgecolor="white"))
     axes.set_title(
-        f"{_geometry.valid_pairs(Q, S, Q, 1, d, p)} of {Q * S} pairs touch the input; the frames "
-        "cover them and nothing else",
+        f"{len(plan._program.segments)} segments; {plan.multiply_adds} of {p.Q * S} pairs touch "
+        "the input, and only these are covered",
         fontsize="medium",
     )
     return figure

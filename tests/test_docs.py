@@ -1,6 +1,7 @@
 """The examples in the docstrings, in the README and on the pages of docs/ do what they show."""
 
 import doctest
+import importlib.util
 import re
 from pathlib import Path
 
@@ -46,3 +47,12 @@ def test_examples_of_the_pages(page):
     result = doctest.DocTestRunner().run(example)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+def test_pictures_are_drawn_from_plans():
+    spec = importlib.util.spec_from_file_location("pictures", ROOT / "docs" / "pictures.py")
+    pictures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pictures)
+    for draw in pictures.PICTURES:
+        figure = draw()
+        assert all(len(axes.patches) > 3 for axes in figure.axes), draw.__name__

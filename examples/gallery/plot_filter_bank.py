@@ -50,13 +50,14 @@ left.imshow(
     extent=(0, time[-1], 0, RATE / 2000),
 )  # fmt: skip
 left.set(xlabel="seconds", ylabel="kHz", title=f"{M} bands")
-part = slice(30_000, 30_300)
-right.plot(time[part], sound[0, part], color="0.75", linewidth=4, label="sound")
-right.plot(time[part], restored[0, part], color="C0", linewidth=1, label="all coefficients")
+part = slice(30_000, 30_120)
+milliseconds = 1000 * (time[part] - time[part.start])
+right.plot(milliseconds, sound[0, part], color="0.75", linewidth=4, label="sound")
+right.plot(milliseconds, restored[0, part], color="C0", linewidth=1, label="all coefficients")
 right.plot(
-    time[part], compressed[0, part], "--", color="C3", linewidth=1,
+    milliseconds, compressed[0, part], "--", color="C3", linewidth=1,
     label=f"one in ten ({noise:.0f} dB)",
 )  # fmt: skip
-right.set(xlabel="seconds", title="round trip")
+right.set(xlabel="milliseconds", ylim=(-1.7, 2.6), title="round trip")
 right.legend(frameon=False, loc="upper right", fontsize="small")
 plt.show()
