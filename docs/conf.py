@@ -7,9 +7,11 @@ import xsmmconv
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
+import measured  # noqa: E402
 import pictures  # noqa: E402
 
 pictures.draw_all(HERE / "_pictures")
+measured.draw_all(HERE / "_pictures")
 
 project = "xsmmconv"
 copyright = "xsmmconv developers"

@@ -49,10 +49,21 @@ def test_examples_of_the_pages(page):
     assert result.failed == 0
 
 
+def script_of_docs(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def test_pictures_are_drawn_from_plans():
-    spec = importlib.util.spec_from_file_location("pictures", ROOT / "docs" / "pictures.py")
-    pictures = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(pictures)
-    for draw in pictures.PICTURES:
+    for draw in script_of_docs("pictures").PICTURES:
         figure = draw()
         assert all(len(axes.patches) > 3 for axes in figure.axes), draw.__name__
+
+
+def test_tables_are_those_of_the_measured_runs():
+    measured = script_of_docs("measured")
+    text = measured.PAGE.read_text()
+    assert text.count("<!-- measured -->") == 1
+    assert measured.page(text) == text, "run docs/measured.py"

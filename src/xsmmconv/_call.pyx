@@ -183,7 +183,8 @@ cdef cnp.ndarray checked(Call call, out, cnp.ndarray a, cnp.ndarray b, cnp.ndarr
     return _problem.output(out, call.shape, call.dtype, operands)
 
 
-cdef bint correlate(Call call, a, b, bias, bint relu, result, int64_t threads, dict packs) except -1:
+cdef bint correlate(Call call, a, b, bias, bint relu, result, int64_t threads,
+                    dict packs) except -1:
     """Run the engine; False, and nothing done, if it cannot read these arrays in place."""
     packed = None
     if packs is not None and call.pack_key is not None:

@@ -364,7 +364,8 @@ cdef class Correlate:
         v.relu = relu
         v.weight = <const char*> cnp.PyArray_DATA(weight)
         threads = min(threads, items)
-        scratch = Scratch(threads, self.scratch_bytes, 0 if packed is not None else self.shared_bytes)
+        shared = 0 if packed is not None else self.shared_bytes
+        scratch = Scratch(threads, self.scratch_bytes, shared)
         if packed is not None:
             v.weight = packed.memory
         elif self.shared_bytes:

@@ -1,8 +1,8 @@
 """Memory for scratch and for results, from bounded pools; and tables for the engines.
 
 A large block fresh from the system costs a page fault per 4 KB, at every call anew; that is more
-time than many a convolution takes. So blocks are kept for a while: a few, of bounded size, and those
-that nobody asked for within seconds go back to the system with the next call.
+time than many a convolution takes. So blocks are kept for a while: a few, of bounded size, and
+those that nobody asked for within seconds go back to the system with the next call.
 """
 from cpython.buffer cimport PyBuffer_FillInfo
 from libc.stdint cimport int64_t, uintptr_t

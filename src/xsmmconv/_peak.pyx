@@ -30,7 +30,7 @@ def peak_gflops(dtype="float32", int threads=1, long rounds=100_000):
         ("bfloat16", True): PEAK_AVX512_BF16,
     }[dtype, wide]
     cdef double total = 0
-    cdef int i
-    for i in prange(threads, nogil=True, num_threads=threads, schedule="static"):
+    cdef int _i
+    for _i in prange(threads, nogil=True, num_threads=threads, schedule="static"):
         total += _gflops(kind, rounds)
     return total

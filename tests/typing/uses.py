@@ -1,4 +1,4 @@
-"""Typical uses, as `mypy --strict` should see them; `tests/test_typing.py` runs it on this file.
+"""Typical uses, as `mypy --strict` should see them; the lint job and the commit hook run it.
 
 The lines that end in `type: ignore` are mistakes: mypy reports an ignore that nothing needs.
 """

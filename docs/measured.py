@@ -1,0 +1,106 @@
+"""The tables and pictures of "Performance", from the runs that `bench --json` wrote to docs/runs.
+
+``python docs/measured.py`` writes the tables into performance.md; a test holds them against the
+runs. The pictures are drawn by a build of the documentation.
+"""
+
+import re
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from xsmmconv.bench import results
+
+HERE = Path(__file__).parent
+PAGE = HERE / "performance.md"
+PASSES = ("forward", "backward_data", "backward_weight")
+COLUMNS = (("xsmmconv", "C0", "o"), ("torch", "C3", "x"), ("channels-last", "C1", "+"))
+_BETWEEN = re.compile(r"(<!-- measured -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def load():
+    """(about, [Result, ...]) of every run."""
+    return [results.load(path) for path in sorted((HERE / "runs").glob("*.json"))]
+
+
+def page(text):
+    """The text of the page with the tables of today's runs in it."""
+    runs = load()
+    cells = [one for _, measured in runs for one in measured]
+    parts = [problems(dtype, measured) for dtype, measured in given(cells).items()]
+    parts += [summaries([c for c in cells if c.suite != "given"]), machines(runs)]
+    return _BETWEEN.sub(lambda m: m[1] + "\n" + "\n\n".join(parts) + "\n\n" + m[2], text)
+
+
+def given(cells):
+    """{dtype: [Result, ...]} of the problems named one by one."""
+    return results.grouped([c for c in cells if c.suite == "given"], lambda c: c.dtype)
+
+
+def machines(runs):
+    """Where, when and how the runs were made."""
+    return "\n".join(
+        f"- {about['date']}, {about['machine']}, `{about['instruction set']}`, "
+        f"xsmmconv {about['xsmmconv']}, torch {about['torch']}:\n  `{about['command']}`"
+        for about, _ in runs
+    )
+
+
+def problems(dtype, cells):
+    """A row per problem; per pass our share of the peak and the two ratios."""
+    rows = []
+    for problem, same in results.grouped(cells, lambda c: c.problem).items():
+        of_pass = {c.pass_: c for c in same}
+        rows.append([f"`{problem}`", *(figures(of_pass[pass_]) for pass_ in PASSES)])
+    names = [pass_.replace("_", " ") for pass_ in PASSES]
+    return table([f"{dtype}: of peak, ratio to torch, to channels-last", *names], rows)
+
+
+def figures(cell):
+    last = cell.columns["channels-last"]
+    return f"{100 * cell.ours.share:.0f} %, {cell.peer.ratio:.1f}, {last.ratio:.1f}"
+
+
+def summaries(cells):
+    """A row per suite: the ratio to torch, its geometric mean and its lowest."""
+    rows = []
+    for (suite, dtype), same in results.grouped(cells, lambda c: (c.suite, c.dtype)).items():
+        of_pass = results.grouped(same, lambda c: c.pass_)
+        found = [results.summary(of_pass[pass_]) for pass_ in PASSES]
+        means = [f"{one.mean_ratio:.1f} ({one.lowest_ratio:.1f})" for one in found]
+        rows.append([suite, dtype, *means])
+    names = [pass_.replace("_", " ") for pass_ in PASSES]
+    return table(["suite: ratio to torch, mean (lowest)", "dtype", *names], rows)
+
+
+def table(header, rows):
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def draw_all(folder):
+    """Shares of the peak of the problems in the tables, one picture per dtype."""
+    cells = [one for _, measured in load() for one in measured]
+    for dtype, measured in given(cells).items():
+        names = list(results.grouped(measured, lambda c: c.problem))
+        figure, plots = plt.subplots(1, 3, figsize=(10, 4), sharey=True, layout="constrained")
+        for axes, pass_ in zip(plots, PASSES, strict=True):
+            same = [c for c in measured if c.pass_ == pass_]
+            for column, color, marker in COLUMNS:
+                shares = [100 * c.columns[column].share for c in same]
+                places = [names.index(c.problem) for c in same]
+                axes.plot(shares, places, marker, color=color, label=column)
+            axes.set(xlim=(0, 100), xlabel="share of the peak, %", title=pass_.replace("_", " "))
+            axes.set_yticks(range(len(names)), names, fontsize="small")
+            axes.grid(alpha=0.3)
+        plots[0].invert_yaxis()
+        figure.legend(*plots[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
+        figure.savefig(Path(folder) / f"measured_{dtype}.svg", metadata={"Date": None})
+        plt.close(figure)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text()))
