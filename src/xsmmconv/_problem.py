@@ -316,7 +316,8 @@ def _extents(name, shape, letters):
     if len(shape) != len(letters):
         raise ValueError(f"{name} should have {len(letters)} axes, not shape {shape}")
     for letter, extent in zip(letters, shape, strict=True):
-        if not (letter != "N") <= extent < LIMIT:
+        least = 0 if letter == "N" else 1
+        if not least <= extent < LIMIT:
             raise ValueError(
                 f"{name} {shape}: every axis but N should be at least 1 long, and none 2**40"
             )

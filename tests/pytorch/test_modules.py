@@ -1,6 +1,7 @@
 """The layers in place of torch.nn's, and `convert`."""
 
 import copy
+import doctest
 import inspect
 import io
 import pickle
@@ -10,7 +11,7 @@ import torch
 from pytorch.convolutions import FUNCTIONS
 from torch import nn
 
-from xsmmconv.torch import Conv1d, ConvTranspose1d, conv1d, convert
+from xsmmconv.torch import Conv1d, ConvTranspose1d, _convert, _functional, _modules, conv1d, convert
 
 every_function = pytest.mark.parametrize("function", FUNCTIONS, ids=str)
 
@@ -73,6 +74,13 @@ def test_functions_take_what_those_of_torch_take(function):
     order = function.theirs.__doc__.split("(", 1)[1].split(")")[0]
     assert [p.name for p in names] == [part.split("=")[0].strip() for part in order.split(",")]
     assert activation.kind == activation.KEYWORD_ONLY
+
+
+@pytest.mark.parametrize("module", [_functional, _modules, _convert], ids=lambda m: m.__name__)
+def test_examples_of_docstrings(module):
+    failed, attempted = doctest.testmod(module)
+    assert attempted > 0
+    assert failed == 0
 
 
 @pytest.mark.parametrize(("padding", "sides"), [((3, 1), (3, 1)), ("causal", (4, 0)), (2, (2, 2))])
