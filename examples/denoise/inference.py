@@ -2,8 +2,9 @@
 
 python examples/denoise/inference.py OUT/best.pt --bigwig FILE --output denoised.bw
 
-The track is thinned first as in training (--keep 1: not at all). Besides the denoised track, called
-peaks are written beside it, as .bed.
+Windows overlap by twice the network's reach, so the result is that of the chromosome as one row.
+The track is thinned first as in training (--keep 1: not at all). Beside the denoised track, called
+peaks are written as .bed.
 """
 
 import argparse
@@ -71,6 +72,7 @@ def arguments():
     add("--output", type=Path, metavar="FILE", help="bigWig file to write (none)")
     add("--keep", type=float, help="share of the reads to keep (that of the training)")
     add("--positions", type=int, help="stop after so many")
+    add("--width", type=int, default=60_000, help="of a window (%(default)s)")
     add("--backend", choices=model.BACKENDS, help="(that of the training)")
     add("--dtype", choices=("float32", "bfloat16"), help="(that of the training)")
     add("--threads", type=int, help="(as PyTorch chooses)")
@@ -85,18 +87,19 @@ def main():
     settings = state["settings"]
     backend, dtype = options.backend or settings["backend"], options.dtype or settings["dtype"]
     keep = settings["keep"] if options.keep is None else options.keep
-    width, margin = settings["width"], settings["margin"]
     shape = model.Shape(**settings["shape"])
+    if options.width <= 2 * shape.reach:
+        raise ValueError(
+            f"--width {options.width} should be more than twice the network's reach {shape.reach}"
+        )
     network = model.Network(shape, backend)
     network.load_state_dict(state["network"])
-    if margin < shape.reach:
-        print(f"note: the margin {margin} is less than the network's reach {shape.reach}")
 
     clean = tracks.read_bigwig(options.bigwig, options.chromosome)[: options.positions]
     noisy = clean if keep == 1 else tracks.thin(clean, keep, settings["seed"])
     bar = Progress("denoising", noisy.size, "positions")
     start = time.perf_counter()
-    signal, score = denoise(network, noisy, width, margin, dtype, bar.show)
+    signal, score = denoise(network, noisy, options.width, shape.reach, dtype, bar.show)
     seconds = time.perf_counter() - start
     print(
         f"{noisy.size:,} positions in {seconds / 60:.2f} minutes, {noisy.size / seconds:,.0f} per "
@@ -116,5 +119,5 @@ def main():
 if __name__ == "__main__":
     try:
         main()
-    except (tracks.DataError, FileNotFoundError) as error:
+    except (tracks.DataError, ValueError, FileNotFoundError) as error:
         sys.exit(f"inference.py: {error}")

@@ -3,21 +3,25 @@
 python examples/denoise/measure.py step         a training step, backends in turn in one process
 python examples/denoise/measure.py profile      the operators of a step
 python examples/denoise/measure.py openmp       PyTorch's own work and convolutions in turn
-torchrun --nproc-per-node 2 examples/denoise/measure.py allreduce       the sum of the gradients
+torchrun --nproc-per-node 2 examples/denoise/measure.py processes       steps of several processes
 """
 
 import argparse
 import itertools
 import statistics
 import time
+from collections import Counter
+from pathlib import Path
 
 import model
 import numpy as np
 import torch
 import tracks
 from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
 
 WIDTH, MARGIN = 60_000, 5_000
+WARM_UP = 2  # steps in which plans and kernels are made, and the allocators learn the sizes
 
 
 class Run:
@@ -26,7 +30,7 @@ class Run:
     def __init__(self, backend, dtype, threads, batch):
         torch.manual_seed(0)
         self.name, self.dtype, self.threads = f"{backend} {dtype}", dtype, threads
-        self.network = model.Network(model.Shape(), backend)
+        self.network = self.joint = model.Network(model.Shape(), backend)
         self.optimizer = torch.optim.Adam(self.network.parameters())
         counts = tracks.generate(batch * WIDTH, 0)
         self.clean = torch.from_numpy(counts.reshape(batch, WIDTH).astype(np.float32))
@@ -41,7 +45,7 @@ class Run:
         middle = slice(MARGIN, WIDTH - MARGIN)
         times = [time.perf_counter()]
         with model.autocast(self.dtype):
-            outputs = self.network(self.noisy)
+            outputs = self.joint(self.noisy)
         known = (v[:, middle] for v in (*outputs, self.clean, self.peaks))
         loss = model.loss_of(*known)
         times.append(time.perf_counter())
@@ -59,10 +63,10 @@ def step(options):
     for threads, dtype in itertools.product(options.threads, options.dtypes):
         runs = [Run(backend, dtype, threads, options.batch) for backend in model.BACKENDS]
         times = {run.name: [] for run in runs}
-        for i in range(options.repeats + 1):
+        for i in range(WARM_UP + options.repeats):
             for run in runs:
                 seconds = run.step()
-                if i:  # the first makes plans and kernels
+                if i >= WARM_UP:
                     times[run.name].append(seconds)
         least = {name: min(v, key=sum) for name, v in times.items()}
         theirs = sum(least[runs[0].name])
@@ -74,19 +78,27 @@ def step(options):
             print("| " + " | ".join([str(threads), dtype, backend, *cells, ratio]) + " |")
 
 
+# What the profiler calls the work of xsmmconv::conv1d where autograd records it.
+RECORDED = "GeneratedBackwardFor_xsmmconv_conv1d_default"
+
+
 def profile(options):
     for backend, dtype in itertools.product(model.BACKENDS, options.dtypes):
         run = Run(backend, dtype, options.threads[0], options.batch)
-        run.step()
+        for _ in range(WARM_UP):
+            run.step()
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
             run.step()
-        rows = sorted(seen.key_averages(), key=lambda e: -e.self_cpu_time_total)
-        total = sum(e.self_cpu_time_total for e in rows)
+        times, calls = Counter(), Counter()
+        for e in seen.key_averages():
+            name = "xsmmconv::conv1d" if e.key == RECORDED else e.key
+            times[name] += e.self_cpu_time_total
+            calls[name] = max(calls[name], e.count)
+        total = times.total()
         print(f"\n{run.name}, {run.threads} thread(s): {total / 1e3:.0f} ms\n")
         print("| operator | calls | time | share |\n|---|---|---|---|")
-        for e in rows[:12]:
-            own = e.self_cpu_time_total
-            print(f"| {e.key} | {e.count} | {own / 1e3:.1f} ms | {own / total:.1%} |")
+        for name, own in times.most_common(10):
+            print(f"| {name} | {calls[name]} | {own / 1e3:.1f} ms | {own / total:.1%} |")
 
 
 def openmp(options):
@@ -115,7 +127,9 @@ def openmp(options):
 
     convolution()
     alone = seconds(elementwise) + seconds(convolution)
-    print(f"{torch.get_num_threads()} threads; ms, minimum / median")
+    maps = Path("/proc/self/maps").read_text().split()
+    runtimes = sorted({path for path in maps if "libgomp" in path})
+    print(f"{torch.get_num_threads()} threads on {' and '.join(runtimes)}; ms, minimum / median\n")
     print("| work | alone | in turn |\n|---|---|---|")
     for name, *cells in zip(
         ("sigmoid", "convolution"), alone, seconds(elementwise, convolution), strict=True
@@ -123,33 +137,58 @@ def openmp(options):
         print("| " + " | ".join([name, *cells]) + " |")
 
 
-def allreduce(options):
-    """Latency and bandwidth of the sum over processes, and the bytes of this network."""
+def processes(options):
+    """A step of one process alone, and of all at the same time; and the sum of the gradients."""
     distributed.init_process_group("gloo")
-    network = model.Network(model.Shape(), "torch")
-    sizes = [1, 2**10, 2**14, sum(p.numel() for p in network.parameters()), 2**20]
-    rows = []
-    for size in sizes:
-        values, times = torch.zeros(size), []
-        for _ in range(10 * options.repeats):
+    first, size = distributed.get_rank() == 0, distributed.get_world_size()
+    run, single = (
+        Run("xsmmconv", options.dtypes[0], options.threads[0], options.batch) for _ in range(2)
+    )
+    run.joint = DistributedDataParallel(run.network)
+    alone, apart, together = [], [], []
+    for _ in range(WARM_UP + options.repeats):
+        for times, one in ((alone, single), (apart, single), (together, run)):
             distributed.barrier()
-            start = time.perf_counter()
-            distributed.all_reduce(values)
-            times.append(time.perf_counter() - start)
-        rows.append((4 * size, min(times), statistics.median(times)))
-    if distributed.get_rank() == 0:
-        print("| bytes | minimum | median |\n|---|---|---|")
-        for size, least, median in rows:
-            note = " (the gradients)" * (size == 4 * sizes[3])
-            print(f"| {size:,}{note} | {1e3 * least:.3f} ms | {1e3 * median:.3f} ms |")
+            if first or times is not alone:
+                times.append(one.step().sum())
+    sums = [_sum_times(n, options.repeats) for n in (1, 2**14, _parameters(run.network), 2**22)]
     distributed.destroy_process_group()
+    if not first:
+        return
+    print(f"{run.name}, {run.threads} thread(s) per process, {options.batch} window(s) each\n")
+    print("| processes | step | median | throughput |\n|---|---|---|---|")
+    least = min(alone[WARM_UP:])
+    rows = (("1", 1, alone), (f"{size}, apart", size, apart), (f"{size}, together", size, together))
+    for title, number, times in rows:
+        times = times[WARM_UP:]
+        cells = [f"{1e3 * v:.0f} ms" for v in (min(times), statistics.median(times))]
+        print(f"| {title} | {' | '.join(cells)} | {number * least / min(times):.2f} |")
+    print(f"\n| bytes ({4 * _parameters(run.network):,}: the gradients) | sum | median |")
+    print("|---|---|---|")
+    for count, least, median in sums:
+        print(f"| {count:,} | {1e3 * least:.3f} ms | {1e3 * median:.3f} ms |")
+
+
+def _parameters(network):
+    return sum(p.numel() for p in network.parameters())
+
+
+def _sum_times(size, repeats):
+    """(bytes, least and median seconds) of summing so many float32 numbers over the processes."""
+    values, times = torch.zeros(size), []
+    for _ in range(10 * repeats):
+        distributed.barrier()
+        start = time.perf_counter()
+        distributed.all_reduce(values)
+        times.append(time.perf_counter() - start)
+    return 4 * size, min(times), statistics.median(times)
 
 
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    what = {f.__name__: f for f in (step, profile, openmp, allreduce)}
+    what = {f.__name__: f for f in (step, profile, openmp, processes)}
     parser.add_argument("what", choices=what)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])

@@ -308,12 +308,16 @@ def test_training_and_inference(backend, tmp_path, capsys, bigwig, monkeypatch):
 
     track = bigwig(3000, ((10, 20, 1.0), (100, 200, 1.0), (500, 1500, 4.0)))
     best = str(tmp_path / "best.pt")
-    monkeypatch.setattr(sys, "argv", ["inference.py", best, "--bigwig", str(track),
-                                      "--chromosome", "chr1", "--threads", "1"])  # fmt: skip
+    arguments = ["inference.py", best, "--bigwig", str(track), "--chromosome", "chr1"]
+    arguments += ["--threads", str(torch.get_num_threads())]
+    monkeypatch.setattr(sys, "argv", arguments)
     inference.main()
     printed = capsys.readouterr().out
     assert "3,000 positions in" in printed
     assert "denoised" in printed
+    monkeypatch.setattr(sys, "argv", [*arguments, "--width", "100"])
+    with pytest.raises(ValueError, match="--width 100 .* reach 81"):  # noqa: RUF043
+        inference.main()
 
 
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path, monkeypatch):
