@@ -167,6 +167,23 @@ def processes(options):
     print("|---|---|---|")
     for count, least, median in sums:
         print(f"| {count:,} | {1e3 * least:.3f} ms | {1e3 * median:.3f} ms |")
+    _predict(min(alone[WARM_UP:]), size, sums)
+
+
+def _predict(step, size, sums):
+    """What more processes would do, if each had a processor like this process alone.
+
+    The sum goes around a ring: 2(P-1) messages, one after the other, each of 1/P of the bytes.
+    """
+    (_, _, short), _, (count, _, _), (many, _, long) = sums
+    latency = short / (2 * (size - 1))
+    seconds_per_byte = (long - short) / (many * 2 * (size - 1) / size)
+    print("\n| processes | sum, computed | step, computed | throughput, computed |")
+    print("|---|---|---|---|")
+    for P in (2, 8, 16):
+        added = 2 * (P - 1) * (latency + count / P * seconds_per_byte)
+        gain = P * step / (step + added)
+        print(f"| {P} | {1e3 * added:.2f} ms | {1e3 * (step + added):.0f} ms | {gain:.2f} |")
 
 
 def _parameters(network):

@@ -94,6 +94,11 @@ class Network(nn.Module):
         return signal.squeeze(1), logits.squeeze(1).float()
 
 
+# Added to variances, in reads squared. Where the network sees no reads its signal is constant, and
+# the derivative of a correlation would be infinite.
+VARIANCE = 1e-3
+
+
 def loss_of(signal, logits, clean, peaks):
     """0.0005*MSE + (1 - Pearson) + binary cross-entropy; all four (N, W).
 
@@ -102,8 +107,8 @@ def loss_of(signal, logits, clean, peaks):
     """
     error = F.mse_loss(signal, clean)
     x, y = (v - v.mean(1, keepdim=True) for v in (signal, clean))
-    # A row without reads has no correlation: the constant makes it 0.
-    pearson = (x * y).sum(1) / (x.square().sum(1) * y.square().sum(1) + 1e-6).sqrt()
+    variances = (x.square().mean(1) + VARIANCE) * (y.square().mean(1) + VARIANCE)
+    pearson = (x * y).mean(1) / variances.sqrt()
     entropy = F.binary_cross_entropy_with_logits(logits, peaks)
     return 0.0005 * error + (1 - pearson.mean()) + entropy
 

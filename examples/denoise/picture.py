@@ -1,6 +1,6 @@
 """Pictures: a region of a track before and after, and loss curves of several runs.
 
-python examples/denoise/picture.py curves.png OUT1 OUT2 ...
+python examples/denoise/picture.py curves.png OUT1/results.json OUT2/results.json ...
 """
 
 import json
@@ -32,20 +32,22 @@ def region(path, signal, score, noisy, clean, peaks):
     pyplot.close(figure)
 
 
-def curves(path, outputs):
+def curves(path, files):
     """Draw the training and validation losses of several runs over each other."""
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for output in outputs:
-        history = json.loads((Path(output) / "history.json").read_text())
-        name = f"{history['backend']}, {history['dtype']}"
-        losses = np.array(history["losses"])
-        window = max(1, losses.size // 50)
+    for i, file in enumerate(files):
+        results = json.loads(Path(file).read_text())
+        name = f"{results['backend']}, {results['dtype']}"
+        losses, validation = np.array(results["losses"]), results["validation"]
+        window = max(1, losses.size // 20)
         smooth = np.convolve(losses, np.full(window, 1 / window), mode="valid")
-        left.plot(np.arange(smooth.size) + window, smooth, linewidth=0.9, label=name)
-        right.plot(np.arange(1, len(history["validation"]) + 1), history["validation"], label=name)
-    left.set(xlabel="step", ylabel=f"training loss (mean of {window})")
+        # Curves that coincide stay visible: each is thinner than the one below it.
+        line = {"linewidth": 1 + 1.2 * (len(files) - 1 - i), "label": name}
+        left.plot(np.arange(smooth.size) + window, smooth, **line)
+        right.plot(np.arange(1, len(validation) + 1), validation, marker="o", **line)
+    left.set(xlabel="step", ylabel=f"training loss, mean of {window}")
     right.set(xlabel="epoch", ylabel="validation loss")
-    right.legend()
+    right.legend(fontsize="small")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 

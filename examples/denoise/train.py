@@ -3,8 +3,8 @@
 One process:    python examples/denoise/train.py --output OUT
 Two processes:  torchrun --nproc-per-node 2 examples/denoise/train.py --output OUT
 
-Ctrl-C writes a checkpoint; --resume goes on there. OUT receives last.pt, best.pt, history.json,
-metrics.json and region.png.
+Ctrl-C writes a checkpoint; --resume goes on there. OUT receives last.pt, best.pt, results.json and
+region.png.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def load(settings):
 
 
 def evaluate(run, windows):
-    """Metrics of the network and of its input on the windows' middles; and a picture."""
+    """Metrics of network and input on the windows' middles; and the tracks with most peaks."""
     settings = run.settings
     middle = slice(windows.margin, windows.width - windows.margin)
     columns = []
@@ -92,14 +92,23 @@ def evaluate(run, windows):
         "noisy": metrics.summary(scaled, scaled, clean, peaks),
         "denoised": metrics.summary(signal, score, clean, peaks),
     }
-    (run.output / "metrics.json").write_text(json.dumps(rows, indent=1))
+    return rows, max(columns, key=lambda v: v[4].sum())
+
+
+def report(run, windows):
+    """Print and write down what the run is worth on the windows."""
+    rows, region = evaluate(run, windows)
     print(metrics.table(rows))
+    results = run.settings | {"losses": run.losses, "validation": run.validation, "metrics": rows}
+    if results["bigwig"]:
+        results["bigwig"] = Path(results["bigwig"]).name
+    (run.output / "results.json").write_text(json.dumps(results, indent=1))
     try:
         import picture
     except ImportError:
         print("no picture of a test region: that needs matplotlib")
     else:
-        picture.region(run.output / "region.png", *max(columns, key=lambda v: v[4].sum()))
+        picture.region(run.output / "region.png", *region)
 
 
 def main():
@@ -125,9 +134,8 @@ def main():
     group.leave()
     if group.rank == 0:
         print(f"trained for {time.perf_counter() - start:.0f} s")
-        run.write_history()
         run.load_best()
-        evaluate(run, test)
+        report(run, test)
 
 
 if __name__ == "__main__":

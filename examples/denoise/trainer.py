@@ -1,7 +1,6 @@
 """Training: epochs, early stopping, checkpoints, and the same on several processes."""
 
 import contextlib
-import json
 import os
 import signal
 import time
@@ -200,7 +199,3 @@ class Trainer:
     def load_best(self):
         state = torch.load(self.output / "best.pt", weights_only=True)
         self.network.load_state_dict(state["network"])
-
-    def write_history(self):
-        history = {"losses": self.losses, "validation": self.validation}
-        (self.output / "history.json").write_text(json.dumps(self.settings | history, indent=1))

@@ -78,6 +78,6 @@ def test_a_killed_process_ends_the_run_and_the_checkpoint_resumes(tmp_path, exam
     )
     assert done.returncode == 0, done.stderr
     assert checkpoint(output)["progress"][:2] == [epoch + 1, 0]
-    assert (output / "metrics.json").exists()
+    assert (output / "results.json").exists()
     train(output, "--epochs", str(epoch + 2), "--resume")
     assert checkpoint(output)["progress"][:2] == [epoch + 2, 0]

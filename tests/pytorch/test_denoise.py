@@ -206,11 +206,24 @@ def test_loss_is_the_mean_over_rows():
     rows = []
     for s, z, c, p in zip(*(v.numpy() for v in (signal, logits, clean, peaks)), strict=True):
         entropy = -np.mean(np.where(p, -np.log1p(np.exp(-z)), -np.log1p(np.exp(z))))
-        rows.append(0.0005 * np.mean((s - c) ** 2) + 1 - np.corrcoef(s, c)[0, 1] + entropy)
+        variances = (s.var() + model.VARIANCE) * (c.var() + model.VARIANCE)
+        pearson = np.cov(s, c, ddof=0)[0, 1] / np.sqrt(variances)
+        rows.append(0.0005 * np.mean((s - c) ** 2) + 1 - pearson + entropy)
+        assert pearson == pytest.approx(np.corrcoef(s, c)[0, 1], rel=0.003)
     got = model.loss_of(signal, logits, clean, peaks).item()
     assert got == pytest.approx(np.mean(rows), rel=1e-6)
     flat = torch.zeros(1, 50, dtype=torch.float64)
     assert model.loss_of(flat, flat, flat, flat).item() == pytest.approx(1 + np.log(2))
+
+
+def test_derivative_of_the_loss_where_the_signal_is_constant():
+    import model
+
+    signal = torch.full((1, 1000), 0.3, requires_grad=True)
+    clean = torch.zeros(1, 1000)
+    clean[0, 400:500] = 2
+    model.loss_of(signal, torch.zeros(1, 1000), clean, clean.clamp(max=1)).backward()
+    assert signal.grad.norm() < 1.1 / (1000 * model.VARIANCE) ** 0.5
 
 
 # --- the network -------------------------------------------------------------------------------------  # noqa: E501
@@ -296,11 +309,11 @@ def test_training_and_inference(backend, tmp_path, capsys, bigwig, monkeypatch):
     train(tmp_path, "--backend", backend, "--dtype", "bfloat16", "--rate", "0.003")
     printed = capsys.readouterr().out
     assert f"{backend}, bfloat16, 1 process(es) of 1 thread(s)" in printed
-    history = json.loads((tmp_path / "history.json").read_text())
-    losses = np.array(history["losses"])
+    results = json.loads((tmp_path / "results.json").read_text())
+    losses = np.array(results["losses"])
     assert losses[-5:].mean() < losses[:5].mean()
-    assert len(history["validation"]) == 3
-    rows = json.loads((tmp_path / "metrics.json").read_text())
+    assert len(results["validation"]) == 3
+    rows = results["metrics"]
     assert rows["denoised"]["Pearson"] > 0.5
     assert set(rows["noisy"]) == {"MSE", "Pearson", "AUPRC"}
 
