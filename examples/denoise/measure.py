@@ -2,6 +2,7 @@
 
 python examples/denoise/measure.py step         a training step, backends in turn in one process
 python examples/denoise/measure.py profile      the operators of a step
+python examples/denoise/measure.py denoise      inference, backends in turn in one process
 python examples/denoise/measure.py openmp       PyTorch's own work and convolutions in turn
 torchrun --nproc-per-node 2 examples/denoise/measure.py processes       steps of several processes
 """
@@ -13,6 +14,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import inference
 import model
 import numpy as np
 import torch
@@ -76,6 +78,27 @@ def step(options):
             cells = [f"{1e3 * v:.0f} ms" for v in (*parts, sum(parts), median)]
             ratio = f"{theirs / sum(parts):.2f}"
             print("| " + " | ".join([str(threads), dtype, backend, *cells, ratio]) + " |")
+
+
+def denoise(options):
+    """Positions per second of inference, backends in turn, windows as in inference.py."""
+    shape = model.Shape()
+    networks = {backend: model.Network(shape, backend) for backend in model.BACKENDS}
+    track = tracks.generate(2 * (WIDTH - 2 * shape.reach), 0)
+    print("| threads | dtype | backend | positions/s | median | ratio |\n|---|---|---|---|---|---|")
+    for threads, dtype in itertools.product(options.threads, options.dtypes):
+        torch.set_num_threads(threads)
+        rates = {backend: [] for backend in networks}
+        for i in range(WARM_UP + options.repeats):
+            for backend, network in networks.items():
+                start = time.perf_counter()
+                inference.denoise(network, track, WIDTH, shape.reach, dtype)
+                if i >= WARM_UP:
+                    rates[backend].append(track.size / (time.perf_counter() - start))
+        for backend, mine in rates.items():
+            cells = [str(threads), dtype, backend, f"{max(mine):,.0f}"]
+            cells += [f"{statistics.median(mine):,.0f}", f"{max(mine) / max(rates['torch']):.2f}"]
+            print("| " + " | ".join(cells) + " |")
 
 
 # What the profiler calls the work of xsmmconv::conv1d where autograd records it.
@@ -205,7 +228,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    what = {f.__name__: f for f in (step, profile, openmp, processes)}
+    what = {f.__name__: f for f in (step, profile, denoise, openmp, processes)}
     parser.add_argument("what", choices=what)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])

@@ -262,6 +262,21 @@ def test_backends_agree():
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6, msg=name)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_every_seed_begins_with_the_reads(seed):
+    import metrics
+    import model
+    import tracks
+
+    torch.manual_seed(seed)
+    network = model.Network(model.Shape(signal_blocks=2, peak_blocks=1), "xsmmconv")
+    track = torch.from_numpy(tracks.generate(4000, seed).astype(np.float32))
+    with torch.no_grad():
+        signal, logits = network(track[None, None])
+    for output in (signal, logits):
+        assert metrics.pearson(output[0].numpy(), track.numpy()) > 0.5
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_outputs_are_float32(dtype):
     import model

@@ -5,6 +5,8 @@ import doctest
 import inspect
 import io
 import pickle
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -81,6 +83,14 @@ def test_examples_of_docstrings(module):
     failed, attempted = doctest.testmod(module)
     assert attempted > 0
     assert failed == 0
+
+
+def test_example_of_the_documentation(capsys):
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (shown,) = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+    exec(example, {})
+    assert capsys.readouterr().out == shown
 
 
 @pytest.mark.parametrize(("padding", "sides"), [((3, 1), (3, 1)), ("causal", (4, 0)), (2, (2, 2))])
