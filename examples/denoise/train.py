@@ -41,7 +41,7 @@ def arguments():
     add("--patience", type=int, default=4, help="epochs without improvement (%(default)s)")
     add("--batch", type=int, default=2, help="windows per step, of all processes together")
     add("--rate", type=float, default=1e-3, help="of Adam (%(default)s)")
-    add("--windows", type=int, help="train on so many windows only")
+    add("--windows", type=int, help="train and test on so many windows only")
     add("--minutes", type=float, default=10, help="between checkpoints (%(default)s)")
     add("--width", type=int, default=60_000, help="of a window (%(default)s)")
     add("--margin", type=int, default=5_000, help="of a window, left out of the loss")
@@ -71,7 +71,7 @@ def load(settings):
     parts = tracks.split(*([counts] + [settings[k] for k in ("keep", "seed", "width", "margin")]))
     if settings["windows"]:
         # Spread over the regions: neighbours are alike.
-        for i, share in enumerate((1, 0.2, 0.2)):
+        for i, share in enumerate((1, 0.2, 1)):
             parts[i] = parts[i].some(max(1, round(settings["windows"] * share)))
     return parts
 
