@@ -256,6 +256,7 @@ class WeightBlocking:
     pairs: bool  # tiles that all taps use are multiplied as pairs of BF16 positions
     packed: bool
     tile: int  # positions reduced by one program
+    border: int  # and near a border, where rows are always packed
     step: int  # positions per list entry
     lb: int  # lanes of a kernel call
     last_lb: int  # and of the last one, if that has fewer
@@ -322,6 +323,7 @@ def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
         tile = min(tile, panel // rb - halo)
     tile = max(step, min(16 * step, tile // step * step))
     tile = min(tile, round_up(width, step))
+    border = max(step, min(4 * step, tile, (panel // rb - halo) // step * step))
     blocks = sh.groups * ceil_div(sh.lanes, l_blocks * lb) * ceil_div(sh.rows, rb)
     tiles = max(1, sh.N * sum(ceil_div(phase.count, tile) for phase in sh.phases))
     slots = max(
@@ -333,6 +335,7 @@ def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
         pairs,
         packed,
         tile,
+        border,
         step,
         lb,
         kernel_lanes(sh.lanes % lb, sh.item, m) if sh.lanes % lb else 0,

@@ -193,7 +193,7 @@ class _Lowering:
         return self.tiles[key]
 
     def phase(self, phase: Phase, first_run: int):
-        border = self.bl.tile if self.bl.lists == "dots" else self.bl.step
+        border = self.bl.tile if self.bl.lists == "dots" else self.bl.border
         for a, width, count in walk(phase, self.bl.tile, border):
             narrow = width
             if self.uniform(phase, first_run, a, a + width) is None:
@@ -223,7 +223,7 @@ def lower_weight(sh: WeightShape, bl: WeightBlocking, S: int, kernel) -> WeightP
     for place, t in enumerate(order):
         tap[t] = place * tap_step
     # Where rows are read in place, only the narrow tiles of the borders are packed.
-    columns = bl.tile if bl.packed else bl.step
+    columns = bl.tile if bl.packed else bl.border
     split = bl.lists == "channels" or (bl.lists == "taps" and not bl.packed)
     layout = panel(run_list, columns, split, sh.item)
     program = WeightProgram(layout, tap, row_step, tap_step)
