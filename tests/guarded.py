@@ -20,15 +20,21 @@ _mprotect = ctypes.CDLL(None, use_errno=True).mprotect
 _mprotect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
 
 
-def guarded(array, place):
-    """A copy of the array that ends where the memory ends, or begins where it begins."""
-    pages = max(1, -(-array.nbytes // PAGE))
-    memory = np.frombuffer(mmap.mmap(-1, (pages + 2) * PAGE), np.uint8)
-    for guard in (0, pages + 1):
+def pages(size):
+    """Bytes between two guard pages, as few whole pages as hold `size`."""
+    count = max(1, -(-size // PAGE))
+    memory = np.frombuffer(mmap.mmap(-1, (count + 2) * PAGE), np.uint8)
+    for guard in (0, count + 1):
         if _mprotect(memory.ctypes.data + guard * PAGE, PAGE, PROT_NONE):
             raise OSError(ctypes.get_errno(), "mprotect")
-    start = PAGE if place == "begin" else (pages + 1) * PAGE - array.nbytes
-    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    return memory[PAGE:-PAGE]
+
+
+def guarded(array, place):
+    """A copy of the array that ends where the memory ends, or begins where it begins."""
+    memory = pages(array.nbytes)
+    memory = memory[: array.nbytes] if place == "begin" else memory[memory.size - array.nbytes :]
+    copy = memory.view(array.dtype).reshape(array.shape)
     copy[...] = array
     return copy
 

@@ -20,6 +20,11 @@ CORPUS = [
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = [np.dtype(np.float32), np.dtype(np.float64), BFLOAT16]
 
+# What LIBXSMM_TARGET may be on this machine; None is the machine's own instruction set.
+_CPU = set(Path("/proc/cpuinfo").read_text().split())
+_AVX512 = {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"} <= _CPU
+TARGETS = ["hsw", *(["skx"] if _AVX512 else []), None]
+
 # Integers up to this size have no rounding error; the sums of bfloat16 operands are float32 sums.
 _EXACT_SUM = {"float32": 2**24, "bfloat16": 2**24, "float64": 2**53}
 _EXACT_OPERAND = {"float32": 2**11, "bfloat16": 2**8, "float64": 2**21}

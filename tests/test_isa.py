@@ -9,10 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from problems import TARGETS
 
-CPU_FLAGS = set(Path("/proc/cpuinfo").read_text().split())
-HAS_AVX512 = {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"} <= CPU_FLAGS
-TARGETS = ["hsw", *(["skx"] if HAS_AVX512 else []), None]
 SLICE = ["test_exact.py", "test_multiply_adds.py", "test_special.py::test_probes"]
 
 

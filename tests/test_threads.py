@@ -1,12 +1,11 @@
 """Concurrent calls, forks, and how many threads a call uses."""
 
 import os
-import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
+import children
 import numpy as np
 import problems
 import pytest
@@ -92,20 +91,8 @@ def test_other_threads_run_during_a_call():
         other.join()
 
 
-def run(script, **environment):
-    """Run Python code in a process of its own, which may not hang; return its last line."""
-    variables = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    variables.pop("OMP_NUM_THREADS", None)
-    child = subprocess.run(
-        [sys.executable, "-c", script],
-        env=variables | environment,
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert child.returncode == 0, child.stderr
-    return child.stdout.splitlines()[-1]
+def last_line(script, **environment):
+    return children.run(script, **environment).splitlines()[-1]
 
 
 FORK = """
@@ -169,7 +156,7 @@ print("grandchild", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     ids=["fork", "pool", "fork in fork"],
 )
 def test_a_forked_child_computes_the_same(script, says):
-    assert run(script) == says
+    assert last_line(script) == says
 
 
 ASK = "import xsmmconv; print(xsmmconv.get_num_threads())"
@@ -179,18 +166,18 @@ ASK = "import xsmmconv; print(xsmmconv.get_num_threads())"
     ("variable", "expected"), [("1", 1), ("3", 3), ("5,2", 5), (" 4 ", 4), ("64", 64)]
 )
 def test_default_is_the_first_number_of_the_variable(variable, expected):
-    assert run(ASK, OMP_NUM_THREADS=variable) == str(expected)
+    assert last_line(ASK, OMP_NUM_THREADS=variable) == str(expected)
 
 
 @pytest.mark.parametrize("variable", ["", "0", "-2", "many", "2.5"])
 def test_nonsense_in_the_variable_is_ignored(variable):
-    assert run(ASK, OMP_NUM_THREADS=variable) == str(len(os.sched_getaffinity(0)))
+    assert last_line(ASK, OMP_NUM_THREADS=variable) == str(len(os.sched_getaffinity(0)))
 
 
 def test_default_is_the_cpus_of_the_process():
-    assert run(ASK) == str(len(os.sched_getaffinity(0)))
+    assert last_line(ASK) == str(len(os.sched_getaffinity(0)))
     one = min(os.sched_getaffinity(0))
-    assert run(f"import os; os.sched_setaffinity(0, [{one}]); {ASK}") == "1"
+    assert last_line(f"import os; os.sched_setaffinity(0, [{one}]); {ASK}") == "1"
 
 
 @pytest.mark.parametrize("kind", [int, np.int64])

@@ -1,0 +1,35 @@
+"""Python code in a process of its own, for tests of what a process can do only once."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def start(script, **environment):
+    """Start it with these variables; a variable that is None is taken away."""
+    variables = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    variables.pop("OMP_NUM_THREADS", None)
+    variables |= environment
+    return subprocess.Popen(
+        [sys.executable, "-c", script],
+        env={name: value for name, value in variables.items() if value is not None},
+        cwd=Path(__file__).parent,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(script, **environment):
+    """Run it to its end, which must be a good one and come soon; return what it printed."""
+    child = start(script, **environment)
+    try:
+        printed, complained = child.communicate(timeout=300)
+    finally:
+        child.kill()
+    assert child.returncode == 0, (
+        f"status {child.returncode}\n{printed[-1000:]}{complained[-3000:]}"
+    )
+    return printed
