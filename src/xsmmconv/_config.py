@@ -88,5 +88,5 @@ def _kernels():
         "L1 data cache": machine.l1_bytes,
         "L2 cache": machine.l2_bytes,
         "plans cached": "{} of at most {}".format(*plans.cache_info()),
-        "kernels generated": "{kernels} of at most {capacity}, {bytes} bytes".format(**registry),
+        "kernels generated": "{kernels} of at most {capacity}".format(**registry),
     }

@@ -4,7 +4,7 @@ Forward, every residue phase of backward data, and transposed convolution are al
 packs a panel if the plan says so, points the tile's offset lists at it and calls LIBXSMM kernels.
 """
 from cython.parallel cimport prange, threadid
-from libc.stdint cimport int64_t, uintptr_t
+from libc.stdint cimport int64_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 cimport cython
@@ -16,6 +16,10 @@ from xsmmconv._pack cimport pack_ops, pack_ops_of, scatter_pairs
 from xsmmconv._panel cimport Operand, Panel, Window, pack_panel, pack_transposed
 
 cnp.import_array()
+
+cdef extern from "_team.h" nogil:
+    int team_of(int wanted)
+
 
 cdef struct Call:
     kernel_t kernel      # for kb filters; NULL: `count` columns of one channel times one weight
@@ -269,11 +273,14 @@ cdef class Correlate:
     cdef bint swapped
 
     def __dealloc__(self):
-        for p in (<uintptr_t> self.t.calls, <uintptr_t> self.t.tiles, <uintptr_t> self.t.segments,
-                  <uintptr_t> self.t.phases, <uintptr_t> self.t.panel.windows,
-                  <uintptr_t> self.t.offsets_a, <uintptr_t> self.t.offsets_b,
-                  <uintptr_t> self.t.tap):
-            free(<void*> <uintptr_t> p)
+        free(self.t.calls)
+        free(self.t.tiles)
+        free(self.t.segments)
+        free(self.t.phases)
+        free(self.t.panel.windows)
+        free(self.t.offsets_a)
+        free(self.t.offsets_b)
+        free(self.t.tap)
 
     def __init__(self, sh, bl, program, S, bint swapped, int source_dtype, int out_dtype):
         cdef Table* t = &self.t
@@ -363,7 +370,7 @@ cdef class Correlate:
         v.out = <char*> cnp.PyArray_DATA(out)
         v.relu = relu
         v.weight = <const char*> cnp.PyArray_DATA(weight)
-        threads = min(threads, items)
+        threads = team_of(min(threads, items))
         shared = 0 if packed is not None else self.shared_bytes
         scratch = Scratch(threads, self.scratch_bytes, shared)
         if packed is not None:

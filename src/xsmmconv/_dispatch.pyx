@@ -5,6 +5,7 @@ may link it; the engines receive the addresses of kernels as integers and call t
 This module is compiled for baseline x86-64, so that it can be imported, and can say what is
 missing, on a machine that cannot run the engines.
 """
+from libc.errno cimport ENOMEM, errno
 from xsmmconv cimport _libxsmm as lx
 
 import os
@@ -21,10 +22,24 @@ cdef extern from *:
     """
     const char* XSMMCONV_LIBXSMM_VERSION
 
+cdef extern from "<sys/mman.h>" nogil:
+    enum: MAP_ANONYMOUS
+    enum: MAP_PRIVATE
+    enum: PROT_EXEC
+    enum: PROT_READ
+    enum: PROT_WRITE
+    void* MAP_FAILED
+    void* mmap(void* address, size_t length, int protection, int flags, int file, long offset)
+    int munmap(void* address, size_t length)
+
 # dtype of the operands -> (element size of A and B, name of the kernel family); C is FP32 for BF16.
 _FAMILIES = ("float32", "float64", "bfloat16")
 
 cdef bint _initialised = False
+cdef size_t _capacity = 0
+# Addresses of all kernels. LIBXSMM could count them, too, but does it by changing the protection of
+# a page of each, and a process may have only so many differently protected areas.
+cdef set _kernels = set()
 _lock = threading.Lock()
 _overlap = {}
 
@@ -38,12 +53,17 @@ def _renew_lock():
 os.register_at_fork(after_in_child=_renew_lock)
 
 
-cdef void _init():
-    # libxsmm_init is idempotent and thread-safe; the flag only saves the call.
-    global _initialised
+cdef int _init() except -1:
+    # libxsmm_init is idempotent and thread-safe; the flag only saves the calls.
+    global _initialised, _capacity
+    cdef lx.libxsmm_registry_info info
     if not _initialised:
         lx.libxsmm_init()
+        if lx.libxsmm_get_registry_info(&info) != 0:  # a dispatch would be a segmentation fault
+            raise MemoryError("no memory for LIBXSMM's code registry")
+        _capacity = info.capacity
         _initialised = True
+    return 0
 
 
 def libxsmm_version():
@@ -70,12 +90,9 @@ def vector_bytes():
 
 
 def registry_info():
-    """Occupancy of LIBXSMM's code registry: capacity, kernels, and bytes of code."""
+    """How many kernels have been generated, and for how many LIBXSMM's code registry has room."""
     _init()
-    cdef lx.libxsmm_registry_info info
-    if lx.libxsmm_get_registry_info(&info) != 0:
-        raise UnsupportedError("LIBXSMM's code registry is not available")
-    return {"capacity": info.capacity, "kernels": info.size, "bytes": info.nbytes}
+    return {"kernels": len(_kernels), "capacity": _capacity}
 
 
 def require_supported():
@@ -95,6 +112,21 @@ def require_supported():
             f"LIBXSMM_TARGET asks for {instruction_set()!r}, which this processor cannot run")
 
 
+def require_executable_memory():
+    """Raise MemoryError or UnsupportedError if the system has none for another kernel."""
+    cdef size_t size = 1 << 17  # more than LIBXSMM takes for any kernel
+    cdef void* block = mmap(NULL, size, PROT_READ | PROT_WRITE | PROT_EXEC,
+                            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    if block != MAP_FAILED:
+        munmap(block, size)
+        return
+    if errno == ENOMEM:
+        raise MemoryError("no memory for another kernel")
+    raise UnsupportedError(
+        f"xsmmconv generates its kernels at run time, but this process is refused executable "
+        f"memory ({os.strerror(errno)}), as by SELinux or MemoryDenyWriteExecute")
+
+
 def dispatch_gemm(int m, int n, int k, int lda, int ldb, int ldc, str dtype="float32",
                   int beta=0):
     """Address of the batch-reduce kernel C(m x n) = beta C + sum_i A_i(m x k) B_i(k x n).
@@ -103,35 +135,41 @@ def dispatch_gemm(int m, int n, int k, int lda, int ldb, int ldc, str dtype="flo
     layout [k/2][lda][2], and k and ldb are even. Raises UnsupportedError if LIBXSMM has no such
     kernel.
     """
+    cdef void* kernel
+    _init()
+    for _ in range(2):
+        # The generator and the registry are thread-safe, but two threads that ask for the same new
+        # kernel would both generate it.
+        with _lock:
+            kernel = _kernel(m, n, k, lda, ldb, ldc, dtype, beta)
+        if kernel != NULL:
+            _kernels.add(<size_t> kernel)
+            return <size_t> kernel
+        require_executable_memory()  # there is some: perhaps it was missing for a moment only
+    info = registry_info()
+    raise UnsupportedError(
+        f"LIBXSMM has no {dtype} kernel for m={m} n={n} k={k} lda={lda} ldb={ldb} ldc={ldc} "
+        f"beta={beta} on {instruction_set()!r} ({info['kernels']} of {info['capacity']} "
+        f"kernels registered)")
+
+
+cdef void* _kernel(int m, int n, int k, int lda, int ldb, int ldc, str dtype, int beta) except? NULL:
     cdef int flags = lx.LIBXSMM_GEMM_FLAG_NONE
     cdef float one_f = 1, beta_f = beta
     cdef double one_d = 1, beta_d = beta
-    cdef void* kernel = NULL
-    _init()
-    # The generator and the registry are thread-safe, but two threads that ask for the same new
-    # kernel would both generate it.
-    with _lock:
-        if dtype == "float32":
-            kernel = <void*> lx.libxsmm_smmdispatch_reducebatch_offs(
-                m, n, k, &lda, &ldb, &ldc, &one_f, &beta_f, &flags, NULL)
-        elif dtype == "float64":
-            kernel = <void*> lx.libxsmm_dmmdispatch_reducebatch_offs(
-                m, n, k, &lda, &ldb, &ldc, &one_d, &beta_d, &flags, NULL)
-        elif dtype == "bfloat16":
-            if k % 2 or ldb % 2:  # the generator would halve them
-                raise ValueError(f"k={k} and ldb={ldb} should be even for bfloat16")
-            flags = lx.LIBXSMM_GEMM_FLAG_VNNI_A
-            kernel = <void*> lx.libxsmm_bsmmdispatch_reducebatch_offs(
-                m, n, k, &lda, &ldb, &ldc, &one_f, &beta_f, &flags, NULL)
-        else:
-            raise ValueError(f"dtype must be one of {_FAMILIES}, not {dtype!r}")
-    if kernel == NULL:
-        info = registry_info()
-        raise UnsupportedError(
-            f"LIBXSMM has no {dtype} kernel for m={m} n={n} k={k} lda={lda} ldb={ldb} ldc={ldc} "
-            f"beta={beta} on {instruction_set()!r} ({info['kernels']} of {info['capacity']} "
-            f"kernels registered; executable memory may also have been refused)")
-    return <size_t> kernel
+    if dtype == "float32":
+        return <void*> lx.libxsmm_smmdispatch_reducebatch_offs(
+            m, n, k, &lda, &ldb, &ldc, &one_f, &beta_f, &flags, NULL)
+    if dtype == "float64":
+        return <void*> lx.libxsmm_dmmdispatch_reducebatch_offs(
+            m, n, k, &lda, &ldb, &ldc, &one_d, &beta_d, &flags, NULL)
+    if dtype == "bfloat16":
+        if k % 2 or ldb % 2:  # the generator would halve them
+            raise ValueError(f"k={k} and ldb={ldb} should be even for bfloat16")
+        flags = lx.LIBXSMM_GEMM_FLAG_VNNI_A
+        return <void*> lx.libxsmm_bsmmdispatch_reducebatch_offs(
+            m, n, k, &lda, &ldb, &ldc, &one_f, &beta_f, &flags, NULL)
+    raise ValueError(f"dtype must be one of {_FAMILIES}, not {dtype!r}")
 
 
 def overlapping_operands(str dtype):

@@ -64,7 +64,11 @@ cdef class Pool:
         return <char*> memory
 
     cdef void give(self, char* memory, Py_ssize_t size):
-        self.blocks.append((<uintptr_t> memory, size, seconds()))
+        try:
+            self.blocks.append((<uintptr_t> memory, size, seconds()))
+        except MemoryError:
+            free(memory)
+            return
         self.held += size
         self.trim(self.most)
 
@@ -154,11 +158,15 @@ cdef void* copy_rows(rows, Py_ssize_t fields) except? NULL:
     cdef Py_ssize_t i = 0
     if table == NULL:
         raise MemoryError(f"no memory for a plan's table of {len(rows)} rows")
-    for row in rows:
-        for value in (row if fields > 1 else (row,)):
-            # Addresses of kernels and negative offsets both go through 64 bits unchanged.
-            table[i] = <int64_t> (<unsigned long long> (value & 0xffffffffffffffff))
-            i += 1
+    try:
+        for row in rows:
+            for value in (row if fields > 1 else (row,)):
+                # Addresses of kernels and negative offsets both go through 64 bits unchanged.
+                table[i] = <int64_t> (<unsigned long long> (value & 0xffffffffffffffff))
+                i += 1
+    except MemoryError:
+        free(table)
+        raise
     return table
 
 

@@ -5,7 +5,7 @@ block of the result, and the slots are added in a fixed order at the end. That m
 independent of the number of threads and bounds the rounding error of very long sums.
 """
 from cython.parallel cimport prange, threadid
-from libc.stdint cimport int64_t, uintptr_t
+from libc.stdint cimport int64_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 cimport cython
@@ -17,6 +17,10 @@ from xsmmconv._pack cimport pack_ops, pack_ops_of
 from xsmmconv._panel cimport Operand, Panel, Window, pack_panel
 
 cnp.import_array()
+
+cdef extern from "_team.h" nogil:
+    int team_of(int wanted)
+
 
 
 cdef struct Call:
@@ -244,10 +248,13 @@ cdef class WeightGradient:
     cdef bint in_place
 
     def __dealloc__(self):
-        for p in (<uintptr_t> self.t.calls, <uintptr_t> self.t.tiles, <uintptr_t> self.t.segments,
-                  <uintptr_t> self.t.panel.windows, <uintptr_t> self.t.offsets_a,
-                  <uintptr_t> self.t.offsets_b, <uintptr_t> self.t.tap):
-            free(<void*> <uintptr_t> p)
+        free(self.t.calls)
+        free(self.t.tiles)
+        free(self.t.segments)
+        free(self.t.panel.windows)
+        free(self.t.offsets_a)
+        free(self.t.offsets_b)
+        free(self.t.tap)
 
     def __init__(self, sh, bl, program, bint lanes_are_filters, lane_planes, int dtype):
         cdef Table* t = &self.t
@@ -292,7 +299,7 @@ cdef class WeightGradient:
         cdef Scratch scratch
         if self.in_place and not cnp.PyArray_ISCARRAY_RO(row_array):
             return -1
-        threads = min(threads, items)
+        threads = team_of(min(threads, items))
         scratch = Scratch(threads, self.scratch_bytes, self.shared_bytes)
         with nogil:
             if threads == 1:

@@ -1,0 +1,47 @@
+/* How many threads a call may ask the OpenMP runtime for.
+ *
+ * The runtime ends the process where it cannot create a thread (a memory limit, a limit on
+ * processes). So what a caller asks for the first time is tried out before, with threads that do
+ * nothing, and memory for the runtime's own needs; where there is less, the call uses less.
+ */
+#ifndef XSMMCONV_TEAM_H
+#define XSMMCONV_TEAM_H
+
+#include <pthread.h>
+#include <stdlib.h>
+
+static void* team_member(void* gate)
+{
+  pthread_mutex_lock((pthread_mutex_t*)gate);
+  pthread_mutex_unlock((pthread_mutex_t*)gate);
+  return NULL;
+}
+
+/* The number of threads, at most `wanted`, that exist at the same time when this is tried. */
+static int team_tried(int wanted)
+{
+  pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+  pthread_t* const members = (pthread_t*)malloc(wanted * sizeof(pthread_t));
+  void* const needs = malloc(((size_t)wanted + 16) << 12);
+  int count = 1;
+  pthread_mutex_lock(&gate);
+  if (NULL != members && NULL != needs) {
+    while (count < wanted && 0 == pthread_create(members + count, NULL, team_member, &gate)) ++count;
+  }
+  pthread_mutex_unlock(&gate);
+  for (int i = 1; i < count; ++i) pthread_join(members[i], NULL);
+  free(needs);
+  free(members);
+  return count;
+}
+
+/* The same from what this thread, whose team the runtime keeps, has found before. */
+static int team_of(int wanted)
+{
+  /* Not allocated at first use, which would end the process if there is no memory. */
+  static __thread int found __attribute__((tls_model("initial-exec"))) = 1;
+  if (found < wanted) found = team_tried(wanted);
+  return found < wanted ? found : wanted;
+}
+
+#endif
