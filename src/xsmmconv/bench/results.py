@@ -144,13 +144,11 @@ def speedups(results, least_seconds=100e-6):
 
 
 def save(path, about, results):
-    """Write a run to a JSON file: `about` it, and every figure of every cell."""
+    """Write a run to a JSON file: `about` it, and every figure of every cell, a line each."""
+    cells = ",\n".join(json.dumps(asdict(one)) for one in results)
     with open(path, "w", encoding="utf-8") as file:
-        json.dump(
-            {"format": _FORMAT, "about": about, "cells": [asdict(r) for r in results]},
-            file, indent=1,
-        )  # fmt: skip
-        file.write("\n")
+        file.write(f'{{"format": {_FORMAT},\n"about": {json.dumps(about, indent=1)},\n')
+        file.write(f'"cells": [\n{cells}\n]}}\n')
 
 
 def load(path):
