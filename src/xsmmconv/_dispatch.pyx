@@ -153,7 +153,8 @@ def dispatch_gemm(int m, int n, int k, int lda, int ldb, int ldc, str dtype="flo
         f"kernels registered)")
 
 
-cdef void* _kernel(int m, int n, int k, int lda, int ldb, int ldc, str dtype, int beta) except? NULL:
+cdef void* _kernel(int m, int n, int k, int lda, int ldb, int ldc, str dtype,
+                   int beta) except? NULL:
     cdef int flags = lx.LIBXSMM_GEMM_FLAG_NONE
     cdef float one_f = 1, beta_f = beta
     cdef double one_d = 1, beta_d = beta

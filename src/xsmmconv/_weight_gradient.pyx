@@ -22,7 +22,6 @@ cdef extern from "_team.h" nogil:
     int team_of(int wanted)
 
 
-
 cdef struct Call:
     # Whole and last block of row channels x whole and last block of lanes.
     kernel_t kernel[4]
@@ -295,7 +294,8 @@ cdef class WeightGradient:
         cdef Operand row = operand(row_array, t.row_planes, t.ops)
         cdef const pack_ops* out_ops = pack_ops_of(out_dtype)
         cdef char* result = <char*> cnp.PyArray_DATA(out)
-        cdef int64_t i, work = 0, items = self.items, rows = self.items // t.slots * t.l_blocks * t.rb
+        cdef int64_t i, work = 0, items = self.items
+        cdef int64_t rows = items // t.slots * t.l_blocks * t.rb
         cdef Scratch scratch
         if self.in_place and not cnp.PyArray_ISCARRAY_RO(row_array):
             return -1

@@ -77,12 +77,11 @@ def test_the_environment_is_left_alone():
 def test_refused_executable_memory_is_no_kernel_and_then_forgotten():
     code = """
 import resource
-from xsmmconv import UnsupportedError
 
 def ask(k):
     try:
         return "kernel" if _dispatch.dispatch_gemm(32, 6, k, 32, k, 32) else "NULL"
-    except UnsupportedError:
+    except MemoryError:
         return "refused"
 
 ask(7)
