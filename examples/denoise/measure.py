@@ -132,32 +132,27 @@ def openmp(options):
     x, weight = torch.randn(1, 15, WIDTH), torch.randn(15, 15, 51)
     y = torch.randn(1, 15, WIDTH)
 
-    def seconds(*work):
-        """Of each kind of work when they alternate."""
-        times = [[] for _ in work]
-        for _ in range(options.repeats * 10):
-            for function, mine in zip(work, times, strict=True):
-                start = time.perf_counter()
-                function()
-                mine.append(time.perf_counter() - start)
-        return [f"{1e3 * min(v):.2f} / {1e3 * statistics.median(v):.2f}" for v in times]
-
     def elementwise():
         torch.sigmoid(y, out=y)
 
     def convolution():
         conv1d(x, weight, padding="same", dilation=8)
 
-    convolution()
-    alone = seconds(elementwise) + seconds(convolution)
+    times = {(work, others): [] for work in (elementwise, convolution) for others in (False, True)}
+    for _ in range(WARM_UP + options.repeats):
+        for order in ((elementwise,), (convolution,), (elementwise, convolution)):
+            for work in 10 * order:
+                start = time.perf_counter()
+                work()
+                times[work, len(order) > 1].append(time.perf_counter() - start)
     maps = Path("/proc/self/maps").read_text().split()
-    runtimes = sorted({path for path in maps if "libgomp" in path})
+    runtimes = sorted({Path(path).name for path in maps if "libgomp" in path})
     print(f"{torch.get_num_threads()} threads on {' and '.join(runtimes)}; ms, minimum / median\n")
     print("| work | alone | in turn |\n|---|---|---|")
-    for name, *cells in zip(
-        ("sigmoid", "convolution"), alone, seconds(elementwise, convolution), strict=True
-    ):
-        print("| " + " | ".join([name, *cells]) + " |")
+    for work in (elementwise, convolution):
+        cells = (times[work, others][10 * WARM_UP :] for others in (False, True))
+        cells = (f"{1e3 * min(v):.2f} / {1e3 * statistics.median(v):.2f}" for v in cells)
+        print(f"| {work.__name__} | {' | '.join(cells)} |")
 
 
 def processes(options):
@@ -172,8 +167,11 @@ def processes(options):
     for _ in range(WARM_UP + options.repeats):
         for times, one in ((alone, single), (apart, single), (together, run)):
             distributed.barrier()
+            start = time.perf_counter()
             if first or times is not alone:
-                times.append(one.step().sum())
+                one.step()
+            distributed.barrier()  # the slower process counts
+            times.append(time.perf_counter() - start)
     sums = [_sum_times(n, options.repeats) for n in (1, 2**14, _parameters(run.network), 2**22)]
     distributed.destroy_process_group()
     if not first:
