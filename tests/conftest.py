@@ -34,6 +34,13 @@ def pytest_addoption(parser):
         metavar="N",
         help="run on every N-th problem of tests/shapes/*.txt only",
     )
+    group.addoption(
+        "--fuzz",
+        type=float,
+        default=0,
+        metavar="MINUTES",
+        help="let test_fuzz.py look for so long, from another place each time",
+    )
 
 
 def pytest_configure(config):

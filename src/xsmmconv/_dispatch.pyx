@@ -35,6 +35,14 @@ cdef extern from "<sys/mman.h>" nogil:
 # dtype of the operands -> (element size of A and B, name of the kernel family); C is FP32 for BF16.
 _FAMILIES = ("float32", "float64", "bfloat16")
 
+cdef extern from "Python.h":
+    ctypedef struct PyInterpreterState
+    PyInterpreterState* PyInterpreterState_Get()
+    PyInterpreterState* PyInterpreterState_Main()
+
+if PyInterpreterState_Get() != PyInterpreterState_Main():
+    raise ImportError("xsmmconv computes in the main interpreter only, not in a subinterpreter")
+
 cdef bint _initialised = False
 cdef size_t _capacity = 0
 # Addresses of all kernels. LIBXSMM could count them, too, but does it by changing the protection of
