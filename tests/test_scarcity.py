@@ -125,7 +125,7 @@ import numpy as np
 import refusing
 
 refusing.refuse(refusing.OPENAT, os.O_WRONLY | os.O_RDWR | os.O_CREAT, errno.EROFS)
-for folder in ("/tmp", os.environ["HOME"], "."):
+for folder in ("/tmp", os.path.expanduser("~"), "."):
     try:
         open(folder + "/x", "w")
     except OSError as error:
@@ -139,7 +139,7 @@ print(xsmmconv.conv1d(x, w, threads=2).max())
 
 
 def test_no_file_can_be_written():
-    assert children.run(NO_FILES, HOME="/root") == "144.0\n"
+    assert children.run(NO_FILES) == "144.0\n"
 
 
 MANY_WIDTHS = """
