@@ -212,7 +212,9 @@ def correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
     items = sh.N * sh.groups * ceil_div(width, chunk)
     k_parts = min(ceil_div(sh.K, kb), ceil_div(ITEMS // 2, items))
     # Calls for some of the taps are short in k where that means taps; then tiles are wider.
-    border = min(tile, 4 * lanes if lists == "channels" or sh.C * sh.K == 1 else lanes)
+    border = min(tile, 4 * lanes if lists == "channels" else lanes)
+    if sh.C * sh.K == 1:
+        border = min(tile, 2 * lanes)
     return CorrelateBlocking(
         lists,
         "columns",
@@ -324,6 +326,8 @@ def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
     tile = max(step, min(16 * step, tile // step * step))
     tile = min(tile, round_up(width, step))
     border = max(step, min(4 * step, tile, (panel // rb - halo) // step * step))
+    if pairs:
+        border = step  # which is FP32
     blocks = sh.groups * ceil_div(sh.lanes, l_blocks * lb) * ceil_div(sh.rows, rb)
     tiles = max(1, sh.N * sum(ceil_div(phase.count, tile) for phase in sh.phases))
     slots = max(

@@ -12,7 +12,7 @@ cimport numpy as cnp
 
 from xsmmconv._kernel cimport kernel_t
 from xsmmconv._memory cimport Packed, Scratch, copy_rows, operand
-from xsmmconv._pack cimport pack_ops, pack_ops_of, scatter_pairs
+from xsmmconv._pack cimport border_tap, pack_ops, pack_ops_of, scatter_pairs
 from xsmmconv._panel cimport Operand, Panel, Window, pack_panel, pack_transposed
 
 cnp.import_array()
@@ -22,7 +22,7 @@ cdef extern from "_team.h" nogil:
 
 
 cdef struct Call:
-    kernel_t kernel      # for kb filters; NULL: `count` columns of one channel times one weight
+    kernel_t kernel      # for kb filters
     kernel_t tail        # for the last, smaller block of filters
     int64_t work         # multiply-adds of one call
     int64_t tail_work
@@ -37,6 +37,8 @@ cdef struct Tile:
     int64_t first_call
     int64_t calls
     int64_t fill         # no call covers the whole tile: zero it first
+    int64_t border       # one channel, one filter: the first of `calls` border taps, or -1
+    int64_t work         # multiply-adds of these
 
 
 cdef struct Segment:
@@ -69,6 +71,7 @@ cdef struct Table:
     Tile* tiles
     Segment* segments
     Phase* phases
+    border_tap* border_taps
     Panel panel
     unsigned long long* offsets_a
     unsigned long long* offsets_b
@@ -111,6 +114,9 @@ cdef int64_t run_tile(const Table* t, Tile* tile, const char* source, const char
     cdef bint tail = filters != t.kb
     cdef Call* call
     cdef kernel_t kernel
+    if tile.border >= 0:
+        t.computed_ops.border(result, source, weight, t.border_taps + tile.border, tile.calls, width)
+        return tile.work
     if tile.fill and t.filters_in_lanes:
         memset(result, 0, width * t.nb * t.kb * size)
     elif tile.fill:
@@ -119,9 +125,7 @@ cdef int64_t run_tile(const Table* t, Tile* tile, const char* source, const char
     for i in range(tile.calls):
         call = &t.calls[tile.first_call + i]
         kernel = call.tail if tail else call.kernel
-        if kernel == NULL:
-            t.computed_ops.axpy(result + call.c, source + call.a, weight + call.b, call.count)
-        elif t.filters_in_lanes:
+        if t.filters_in_lanes:
             kernel(weight + call.b, source + call.a, result + call.c, &call.count,
                    t.offsets_b + call.first, t.offsets_a + call.first)
         else:
@@ -277,6 +281,7 @@ cdef class Correlate:
         free(self.t.tiles)
         free(self.t.segments)
         free(self.t.phases)
+        free(self.t.border_taps)
         free(self.t.panel.windows)
         free(self.t.offsets_a)
         free(self.t.offsets_b)
@@ -289,6 +294,7 @@ cdef class Correlate:
         t.tiles = <Tile*> copy_rows(program.tiles, sizeof(Tile) // 8)
         t.segments = <Segment*> copy_rows(program.segments, sizeof(Segment) // 8)
         t.phases = <Phase*> copy_rows(program.phases, sizeof(Phase) // 8)
+        t.border_taps = <border_tap*> copy_rows(program.border_taps, sizeof(border_tap) // 8)
         t.panel.windows = <Window*> copy_rows(
             [(w.plane, w.shift, w.width, w.position) for w in source.windows], 4)
         t.panel.n_windows, t.panel.row = len(source.windows), source.row

@@ -40,6 +40,7 @@ class Program:
     offsets_b: list[int] = field(default_factory=list)
     calls: list[tuple] = field(default_factory=list)
     tiles: list[tuple] = field(default_factory=list)
+    border_taps: list[tuple] = field(default_factory=list)
     segments: list[tuple] = field(default_factory=list)
     phases: list[tuple] = field(default_factory=list)
     kernels: dict[tuple, int] = field(default_factory=dict)
@@ -193,17 +194,17 @@ class _Lowering:
                 )
                 beta = 1
 
-    def axpys(self, phase: Phase, first_run: int, a: int, b: int):
-        """One channel and one filter at a border: a row per tap is less than a call of a kernel."""
-        source, weight, item = self.program.source, self.program.weight, self.sh.item
+    def border_tile(self, phase: Phase, first_run: int, a: int, b: int) -> tuple[int, ...]:
+        """One channel and one filter, where each tap serves some columns: no kernel is called."""
+        source, weight, taps = self.program.source, self.program.weight, self.program.border_taps
+        start, item, work = len(taps), self.sh.item, 0
         for r, run in enumerate(phase.runs, first_run):
             for j, t in enumerate(run.taps):
                 lo, hi = max(a, run.first_valid(j)) - a, min(b, run.end_valid(j)) - a
                 if lo < hi:
-                    offset = (source.positions[r][j] + lo) * item
-                    self.program.calls.append(
-                        (0, 0, hi - lo, 0, offset, weight.tap[t] * item, lo * item, 0, hi - lo)
-                    )
+                    taps.append((source.positions[r][j] * item, weight.tap[t] * item, lo, hi))
+                    work += hi - lo
+        return 0, len(taps) - start, 0, start, work
 
     def tile(self, phase: Phase, first_run: int, a: int, b: int) -> int:
         """Index of the program of tile [a, b); equal programs are stored once."""
@@ -219,18 +220,17 @@ class _Lowering:
         if key not in self.tiles:
             program = self.program
             whole = {r.run for r in rects if r[1:] == (a, b, 0, len(self.run_list[r.run].taps))}
-            border = len(whole) < len(rects) and self.sh.C == self.sh.K == 1
-            fill = border or not rects or (rects[0].a, rects[0].b) != (a, b)
+            fill = not rects or (rects[0].a, rects[0].b) != (a, b)
             start, beta = len(program.calls), 1 if fill else 0
             emit = self.calls_by_taps if self.bl.lists == "taps" else self.calls_by_channels
-            if border:
-                self.axpys(phase, first_run, a, b)
-                rects = []
+            self.tiles[key] = len(program.tiles)
+            if len(whole) < len(rects) and self.sh.C == self.sh.K == 1:
+                program.tiles.append(self.border_tile(phase, first_run, a, b))
+                return self.tiles[key]
             for _, group in groupby(rects, lambda r: (r.a, r.b)):
                 emit(list(group), a, beta)
                 beta = 1
-            self.tiles[key] = len(program.tiles)
-            program.tiles.append((start, len(program.calls) - start, int(fill)))
+            program.tiles.append((start, len(program.calls) - start, int(fill), -1, 0))
         return self.tiles[key]
 
     def phase(self, phase: Phase, first_run: int):

@@ -13,6 +13,14 @@
 #include <stdint.h>
 #include <string.h>
 
+/* A tap that the columns first to end - 1 of a border tile use. */
+typedef struct {
+  ptrdiff_t source; /* bytes: what column 0 would read of it */
+  ptrdiff_t weight;
+  ptrdiff_t first;
+  ptrdiff_t end;
+} border_tap;
+
 typedef struct {
   ptrdiff_t stored;    /* bytes of an element in the user's arrays */
   ptrdiff_t computed;  /* bytes of an element in the kernels' operands */
@@ -27,7 +35,8 @@ typedef struct {
                  ptrdiff_t lanes, ptrdiff_t S);
   void (*dots)(void* sums, const void* a, const void* b, ptrdiff_t n, ptrdiff_t taps,
                ptrdiff_t spacing);
-  void (*axpy)(void* dst, const void* src, const void* factor, ptrdiff_t n);
+  void (*border)(void* dst, const char* src, const char* weights, const border_tap* taps,
+                 ptrdiff_t count, ptrdiff_t width);
 } pack_ops;
 
 static inline float bf16_widen(uint16_t h) {
@@ -304,7 +313,7 @@ static void load_u16(void* dst, const char* src, ptrdiff_t stride, ptrdiff_t n) 
 /* ---- one channel against one, which is no matrix product ------------------------------------- */
 
 /* sums[j] += sum_i a[i] * b[i + j*spacing] for `taps` (1 to 4) neighbouring taps. */
-#define XC_DOTS(NAME, COMPUTED, V, VECTOR, ZERO, SET, LOAD, STORE, FMA, FIRST, MASKLOAD,         \
+#define XC_DOTS(NAME, COMPUTED, V, VECTOR, ZERO, SET, LOAD, STORE, FMA, BLEND, FIRST, MASKLOAD,  \
                 MASKSTORE)                                                                       \
   static inline __attribute__((always_inline)) void dots_block_##NAME(                           \
       COMPUTED* sums, const COMPUTED* a, const COMPUTED* b, ptrdiff_t n, const int taps,         \
@@ -337,22 +346,32 @@ static void load_u16(void* dst, const char* src, ptrdiff_t stride, ptrdiff_t n) 
     if (taps == 2) dots_block_##NAME(to, (const COMPUTED*)a, from, n, 2, spacing);               \
     if (taps == 1) dots_block_##NAME(to, (const COMPUTED*)a, from, n, 1, spacing);               \
   }                                                                                              \
-  /* dst += factor * src, for the taps that only some columns of a border tile use. */           \
-  static void axpy_##NAME(void* dst, const void* src, const void* factor, ptrdiff_t n) {         \
-    COMPUTED* to = (COMPUTED*)dst;                                                               \
-    const COMPUTED* from = (const COMPUTED*)src;                                                 \
-    const VECTOR w = SET(*(const COMPUTED*)factor);                                              \
-    for (; n >= V; n -= V, to += V, from += V) STORE(to, FMA(w, LOAD(from), LOAD(to)));          \
-    if (n > 0) {                                                                                 \
-      const __m256i mask = FIRST(n);                                                             \
-      MASKSTORE(to, mask, FMA(w, MASKLOAD(from, mask), MASKLOAD(to, mask)));                     \
+  /* dst[m] = sum of weight * src[m] over the taps that column m uses; others change nothing. */ \
+  static void border_##NAME(void* dst, const char* src, const char* weights,                     \
+                            const border_tap* taps, ptrdiff_t count, ptrdiff_t width) {          \
+    for (ptrdiff_t m = 0; m < width; m += V) {                                                   \
+      VECTOR acc[2] = {ZERO(), ZERO()};                                                          \
+      for (ptrdiff_t t = 0; t < count; t++) {                                                    \
+        const ptrdiff_t lo = taps[t].first - m, hi = taps[t].end - m;                            \
+        if (hi <= 0 || lo >= V) continue;                                                        \
+        const COMPUTED* from = (const COMPUTED*)(src + taps[t].source) + m;                      \
+        const VECTOR w = SET(*(const COMPUTED*)(weights + taps[t].weight));                      \
+        VECTOR* sum = &acc[t & 1];                                                               \
+        if (lo <= 0 && hi >= V) {                                                                \
+          *sum = FMA(w, LOAD(from), *sum);                                                       \
+        } else {                                                                                 \
+          const __m256i mask = _mm256_andnot_si256(FIRST(lo), FIRST(hi));                        \
+          *sum = BLEND(*sum, FMA(w, MASKLOAD(from, mask), *sum), (VECTOR)mask);                  \
+        }                                                                                        \
+      }                                                                                          \
+      MASKSTORE((COMPUTED*)dst + m, FIRST(width - m), acc[0] + acc[1]);                          \
     }                                                                                            \
   }
 
 XC_DOTS(f32, float, 8, __m256, _mm256_setzero_ps, _mm256_set1_ps, _mm256_loadu_ps,
-        _mm256_storeu_ps, _mm256_fmadd_ps, first8, _mm256_maskload_ps, _mm256_maskstore_ps)
+        _mm256_storeu_ps, _mm256_fmadd_ps, _mm256_blendv_ps, first8, _mm256_maskload_ps, _mm256_maskstore_ps)
 XC_DOTS(f64, double, 4, __m256d, _mm256_setzero_pd, _mm256_set1_pd, _mm256_loadu_pd,
-        _mm256_storeu_pd, _mm256_fmadd_pd, first4, _mm256_maskload_pd, _mm256_maskstore_pd)
+        _mm256_storeu_pd, _mm256_fmadd_pd, _mm256_blendv_pd, first4, _mm256_maskload_pd, _mm256_maskstore_pd)
 
 /* ---- the tables ------------------------------------------------------------------------------ */
 
@@ -362,11 +381,11 @@ enum { PACK_F32 = 0, PACK_F64 = 1, PACK_BF16 = 2, PACK_PAIRS = 3 };
 static inline const pack_ops* pack_ops_of(int dtype) {
   static const pack_ops tables[4] = {
       {4, 4, load_f32, store_f32, transpose_f32, scatter_f32, gather_f32, dots_f32,
-       axpy_f32},
+       border_f32},
       {8, 8, load_f64, store_f64, transpose_f64, scatter_f64, gather_f64, dots_f64,
-       axpy_f64},
+       border_f64},
       {2, 4, load_bf16, store_bf16, transpose_bf16, scatter_bf16, gather_bf16, dots_f32,
-       axpy_f32},
+       border_f32},
       {2, 2, load_u16, NULL, transpose_pairs, NULL, NULL, NULL, NULL},
   };
   return &tables[dtype];

@@ -2,6 +2,9 @@
 from libc.stdint cimport int64_t
 
 cdef extern from "_pack.h" nogil:
+    ctypedef struct border_tap:
+        Py_ssize_t source
+
     ctypedef struct pack_ops:
         Py_ssize_t stored
         Py_ssize_t computed
@@ -17,7 +20,8 @@ cdef extern from "_pack.h" nogil:
                        Py_ssize_t lb, Py_ssize_t lanes, Py_ssize_t S) noexcept nogil
         void (*dots)(void* sums, const void* a, const void* b, Py_ssize_t n, Py_ssize_t taps,
                      Py_ssize_t spacing) noexcept nogil
-        void (*axpy)(void* dst, const void* src, const void* factor, Py_ssize_t n) noexcept nogil
+        void (*border)(void* dst, const char* src, const char* weights, const border_tap* taps,
+                       Py_ssize_t count, Py_ssize_t width) noexcept nogil
 
     const pack_ops* pack_ops_of(int dtype)
     void load_pairs(void* dst, const char* even, const char* odd, Py_ssize_t stride, Py_ssize_t n)
