@@ -22,13 +22,18 @@ def start(script, **environment):
     )
 
 
+def finish(child, given=None):
+    """Wait for its end, and return what it printed and what it complained of."""
+    try:
+        return child.communicate(given, timeout=300)
+    finally:
+        child.kill()
+
+
 def run(script, **environment):
     """Run it to its end, which must be a good one and come soon; return what it printed."""
     child = start(script, **environment)
-    try:
-        printed, complained = child.communicate(timeout=300)
-    finally:
-        child.kill()
+    printed, complained = finish(child)
     assert child.returncode == 0, (
         f"status {child.returncode}\n{printed[-1000:]}{complained[-3000:]}"
     )

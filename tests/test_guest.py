@@ -150,7 +150,7 @@ def test_interrupted_by_the_user():
     assert child.stdout.readline() == "ready\n"
     time.sleep(0.5)
     child.send_signal(signal.SIGINT)
-    printed, complained = child.communicate(timeout=60)
+    printed, complained = children.finish(child)
     assert (child.returncode, printed) == (0, "interrupted\n"), complained
 
 
@@ -160,7 +160,7 @@ def test_exit_while_a_thread_computes():
 
 def test_signals_files_and_settings_are_untouched():
     child = children.start(SETTINGS)
-    printed, complained = child.communicate("standard input is open", timeout=60)
+    printed, complained = children.finish(child, "standard input is open")
     assert (child.returncode, printed) == (0, "standard input is open\n"), complained
 
 
