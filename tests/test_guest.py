@@ -56,6 +56,7 @@ print(statuses)
 INTERRUPT = (
     LARGE
     + """
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 compute()
 print("ready", flush=True)
 try:
