@@ -348,6 +348,15 @@ def test_training_and_inference(backend, tmp_path, capsys, bigwig, monkeypatch):
         inference.main()
 
 
+@pytest.fixture
+def interruptible():
+    """As in the foreground: a job in the background is started with the signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path, monkeypatch):
     import progress
     import trainer
@@ -370,6 +379,7 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path, monkeypatch):
     assert_same_state(checkpoint(whole, "best.pt"), checkpoint(parts, "best.pt"))
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_the_second_interrupt_is_not_a_wish(example):
     import trainer
 
