@@ -7,11 +7,13 @@ import xsmmconv
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
+import accuracy  # noqa: E402
 import measured  # noqa: E402
 import pictures  # noqa: E402
 
 pictures.draw_all(HERE / "_pictures")
 measured.draw_all(HERE / "_pictures")
+accuracy.draw_all(HERE / "_pictures")
 
 project = "xsmmconv"
 copyright = "xsmmconv developers"

@@ -30,6 +30,25 @@ def test_unrounded_weight_gradient_of_bfloat16(problem):
     _check(got, problem, BACKWARD_WEIGHT, dy, x)
 
 
+@pytest.mark.parametrize("W", [20_000_000, pytest.param(100_000_000, marks=pytest.mark.slow)])
+def test_long_weight_gradients(W):
+    """As close as blocks of 2**14 positions make it: n terms in a row would have n*u."""
+    x, dy = (np.random.default_rng(i).random((1, 1, W), np.float32) for i in (0, 1))
+    got = xsmmconv.conv1d_backward_weight(dy, x, 1)
+    exact = np.dot(dy[0, 0].astype(np.float64), x[0, 0].astype(np.float64))
+    assert abs(got[0, 0, 0] - exact) <= 2**15 * 2.0**-24 * exact
+
+
+@pytest.mark.parametrize("dtype", problems.DTYPES[:2], ids=str)
+def test_denormals_are_kept(dtype):
+    tiny = np.finfo(dtype).smallest_subnormal
+    x = (np.arange(1, 201) * tiny).astype(dtype).reshape(1, 2, 100)
+    w = np.ones((1, 2, 1), dtype)
+    y = xsmmconv.conv1d(x, w)
+    assert (y > 0).all()
+    np.testing.assert_array_equal(y[0, 0], x[0].sum(axis=0))
+
+
 def _check(got, problem, operation, *operands, **bias):
     # Extended precision costs time, and is of use only where the result is as precise as float64.
     wide = np.longdouble if got.dtype == np.float64 else np.float64

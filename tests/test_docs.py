@@ -62,8 +62,9 @@ def test_pictures_are_drawn_from_plans():
         assert all(len(axes.patches) > 3 for axes in figure.axes), draw.__name__
 
 
-def test_tables_are_those_of_the_measured_runs():
-    measured = script_of_docs("measured")
+@pytest.mark.parametrize("script", ["measured", "accuracy"])
+def test_tables_are_those_of_the_measured_runs(script):
+    measured = script_of_docs(script)
     text = measured.PAGE.read_text()
     assert text.count("<!-- measured -->") == 1
-    assert measured.page(text) == text, "run docs/measured.py"
+    assert measured.page(text) == text, f"run docs/{script}.py"
