@@ -30,13 +30,25 @@ def test_unrounded_weight_gradient_of_bfloat16(problem):
     _check(got, problem, BACKWARD_WEIGHT, dy, x)
 
 
-@pytest.mark.parametrize("W", [20_000_000, pytest.param(100_000_000, marks=pytest.mark.slow)])
-def test_long_weight_gradients(W):
-    """As close as blocks of 2**14 positions make it: n terms in a row would have n*u."""
-    x, dy = (np.random.default_rng(i).random((1, 1, W), np.float32) for i in (0, 1))
-    got = xsmmconv.conv1d_backward_weight(dy, x, 1)
-    exact = np.dot(dy[0, 0].astype(np.float64), x[0, 0].astype(np.float64))
-    assert abs(got[0, 0, 0] - exact) <= 2**15 * 2.0**-24 * exact
+@pytest.mark.parametrize(
+    ("C", "K", "S", "Q"),
+    [
+        (1, 1, 1, 20_000_000),  # dot products
+        (2, 3, 1, 3_000_000),  # lists over positions, n = channels
+        (2, 3, 7, 3_000_000),  # n = taps
+        pytest.param(1, 1, 1, 100_000_000, marks=pytest.mark.slow),
+    ],
+)
+def test_long_weight_gradients(C, K, S, Q):
+    """Fewer than 2**15 additions follow one another, in a partial sum, a slot and over slots: so
+    positive products are within 2**15 * u, where Q terms in a row could be Q * u away."""
+    x = np.random.default_rng(0).random((1, C, Q + S - 1), np.float32)
+    dy = np.random.default_rng(1).random((1, K, Q), np.float32)
+    got = xsmmconv.conv1d_backward_weight(dy, x, S)
+    wide = dy[0].astype(np.float64)
+    for t in range(S):
+        exact = wide @ x[0, :, t : t + Q].T
+        assert (abs(got[:, :, t] - exact) <= 2**15 * 2.0**-24 * exact).all(), t
 
 
 @pytest.mark.parametrize("dtype", problems.DTYPES[:2], ids=str)
