@@ -51,7 +51,7 @@ def arrays(draw, axes):
     kind = draw(st.integers(0, 19))
     if kind == 0:
         array = np.asfortranarray(array)
-    elif kind == 1:
+    elif kind == 1 and axes:
         array = array[..., ::-1]
     elif kind == 2:
         array = np.broadcast_to(array, (draw(st.sampled_from([2, 2**20])), *array.shape))
