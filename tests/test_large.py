@@ -3,6 +3,7 @@
 import resource
 
 import numpy as np
+import problems
 import pytest
 
 import xsmmconv
@@ -63,3 +64,28 @@ def test_backward_weight_adds_up_every_column(chromosome):
     gradient = xsmmconv.conv1d_backward_weight(marks, x, 9, **PARAMETERS)
     expected = [sum(x[0, 0, i] for i in places + 3 * t - 12 if 0 <= i < WIDTH) for t in range(9)]
     np.testing.assert_array_equal(gradient[0, 0], np.float32(expected))
+
+
+@pytest.mark.slow
+def test_more_than_2_to_the_31_columns():
+    """Every operand and result of every pass has a row of more than 2**31 elements (4 GB)."""
+    W, options = 2**31 + 1234, {"dilation": 2, "padding": "same"}
+    rng = np.random.default_rng(2)
+    weight = np.array([[[2, -1, 3]]], problems.BFLOAT16)
+    x = np.zeros((1, 1, W), problems.BFLOAT16)
+    x[..., :EDGE], x[..., -EDGE:] = rng.integers(-3, 4, (2, EDGE))
+    ends = x[..., : EDGE + 10].copy(), x[..., -EDGE - 10 :].copy()
+
+    def check(got, function, *more):
+        first, last = (function(end, weight, *more, **options) for end in ends)
+        np.testing.assert_array_equal(got[..., :EDGE], first[..., :EDGE])
+        np.testing.assert_array_equal(got[..., -EDGE:], last[..., -EDGE:])
+
+    y = xsmmconv.conv1d(x, weight, **options)
+    check(y, reference.conv1d)
+    y = xsmmconv.conv1d_backward_data(x, weight, W, out=y, **options)
+    check(y, reference.conv1d_backward_data, EDGE + 10)
+    y[...] = x
+    gradient = xsmmconv.conv1d_backward_weight(y, x, 3, **options)
+    expected = sum(reference.conv1d_backward_weight(end, end, 3, **options) for end in ends)
+    np.testing.assert_array_equal(gradient, expected.astype(problems.BFLOAT16))
