@@ -183,3 +183,12 @@ def test_layout_of_the_operands_does_not_change_a_bit(layout, problem, operation
     assert_bitwise_equal(got, apply(*expected), problem, operation, dtype, layout.__name__)
     for operand, before in zip(operands, expected, strict=True):
         assert_bitwise_equal(np.array(operand), before, problem, operation, dtype, "input changed")
+
+
+@pytest.mark.every(3)
+def test_strides_do_not_change_a_bit(problem):
+    for operation in OPERATIONS:
+        operands = real_operands(problem, operation, np.dtype(np.float32))[:2]
+        got = call(xsmmconv, operation, problem, *map(spaced, operands))
+        expected = call(xsmmconv, operation, problem, *operands)
+        assert_bitwise_equal(got, expected, problem, operation)

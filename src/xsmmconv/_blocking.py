@@ -65,8 +65,9 @@ class CorrelateShape:
     planes: int  # the source is read with this stride
     out_width: int
     item: int  # bytes of an element of the computing type
-    direct_source: bool  # rows can be read in place: contiguous and of the computing type
-    direct_out: bool  # rows can be written in place, likewise
+    same_type: bool  # operands are of the computing type: contiguous rows can be used in place
+    direct_source: bool  # and these are contiguous; this must not change a sum
+    direct_out: bool  # rows can be written in place
     known_source: bool  # kernels may depend on the length of the source's rows,
     known_out: bool  # and of the output's; these two alone must not change a sum
 
@@ -83,7 +84,6 @@ class CorrelateBlocking:
     kb: int  # filters of a kernel call
     cb: int  # channels of a list entry (lists over taps)
     chunk: int  # columns of a work item
-    k_parts: int  # work items that share a chunk, each with its own filters
     reasons: tuple[str, ...]
 
 
@@ -146,7 +146,7 @@ def _lists(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) ->
         return "taps", "no kernels with overlapping operands in this copy of LIBXSMM"
     if reach * sh.item >= REACH_BYTES:
         return "taps", f"taps reach over {reach} columns, too far for one kernel call"
-    in_place = sh.direct_source and sh.planes == 1
+    in_place = sh.same_type and sh.planes == 1
     if in_place and _short_and_trimmed(sh, m, width, taps):
         return "taps", f"short rows with borders, k = {channels} channels"
     if in_place and sh.C <= 32 and 8 * taps >= sh.C:
@@ -163,34 +163,57 @@ def _filter_block(sh: CorrelateShape, m: Machine, taps: int) -> int:
 
 
 def _channel_block(sh: CorrelateShape, taps: int) -> int:
-    """k of lists over taps: each call loads and stores its result, so k * taps should be long."""
-    return even_parts(sh.C, max(64, 256 // max(1, taps)))
+    """k of lists over taps: each call loads and stores its result, so k * taps should be long.
+    Several taps read the same columns, which should then stay in L1."""
+    return even_parts(sh.C, 1024 if taps == 1 else max(64, 256 // max(1, taps)))
 
 
-def _filters_in_lanes(sh: CorrelateShape, m: Machine, width: int, taps: int) -> CorrelateBlocking:
-    """Channels innermost in a transposed panel; n = columns x nb rows of the batch."""
-    # A whole number of equal batch blocks, of about 64 columns together.
-    nb = max(b for b in range(1, ceil_div(64, width) + 1) if sh.N % b == 0)
-    kb, cb = _filter_block(sh, m, taps), _channel_block(sh, taps)
-    items = sh.N // nb * sh.groups
-    k_parts = min(ceil_div(sh.K, kb), ceil_div(ITEMS // 2, items))
+def _batch_block(sh: CorrelateShape, width: int) -> int:
+    """Rows of the batch that fill n together: equal blocks, of about 64 columns each."""
+    return max(b for b in range(1, ceil_div(64, width) + 1) if sh.N % b == 0)
+
+
+def _filters_in_lanes(
+    sh: CorrelateShape, m: Machine, lists: str, width: int, taps: int, reach: int
+) -> CorrelateBlocking | None:
+    """Channels innermost in a transposed panel, n = columns x nb rows of the batch: for rows too
+    short to fill the lanes, and for so many multiply-adds per element that transposing it is cheap
+    against reading columns at any alignment for each tap."""
+    lanes, block = m.vector_bytes // sh.item, 128 // sh.item
+    short = width <= 2 * lanes or (width < 4 * lanes and lists == "taps")
+    short = short and sh.K >= lanes and 2 * sh.C >= lanes
+    few = min(sh.C, sh.K)
+    many = m.vector_bytes == 64 and taps > 1 and few >= 4 * block and few * taps >= 16 * block
+    if sh.pairs or not (short or many):
+        return None
+    if short:
+        nb, tile, chunk = _batch_block(sh, width), width, width
+        reason = f"rows of {width} columns: filters in the lanes, n = columns x rows of the batch"
+    else:
+        chunk = _chunk(sh, m, 4 * lanes, width, reach, True)
+        nb, tile = 1, min(chunk, 16 * lanes)
+        chunk = round_up(chunk, tile)
+        reason = f"{sh.C} channels, {taps} taps, {sh.K} filters: filters in the lanes"
+    # Few filters leave accumulators for many columns, which share what is read of the weights:
+    # those stream from L2. (AVX-512: 2 vectors x 12 columns.)
+    kb = min(sh.K, block)
     reasons = (
-        f"rows of {width} columns: filters in the lanes, n = columns x rows of the batch",
+        reason,
         "lists over taps: k = channels",
         "panel: transposed, channels innermost",
         "compact tile, then the rows",
     )
-    return CorrelateBlocking(
-        "taps", "filters", nb, True, False, width, 1, kb, cb, width, k_parts, reasons
-    )
+    cb = even_parts(sh.C, 512)
+    return CorrelateBlocking("taps", "filters", nb, True, False, tile, 1, kb, cb, chunk, reasons)
 
 
 def correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
     width, taps, reach = _longest(sh)
     lists, why = _lists(sh, m, width, taps, reach)
     lanes = m.vector_bytes // sh.item
-    if width <= 2 * lanes <= 2 * sh.K and 2 * sh.C >= lanes and not sh.pairs:
-        return _filters_in_lanes(sh, m, width, taps)
+    filters = _filters_in_lanes(sh, m, lists, width, taps, reach)
+    if filters is not None:
+        return filters
     reasons = [f"lists over {lists}: {why}"]
     packed = not sh.direct_source or sh.planes > 1
     if lists == "taps":  # rows of any length, and of powers of two, are better off in a panel
@@ -209,8 +232,6 @@ def correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
     kb = _filter_block(sh, m, taps)
     direct = sh.direct_out and sh.known_out and sh.out_width * kb * sh.item < REACH_BYTES
     reasons.append("rows written in place" if direct else "compact tile, then the rows")
-    items = sh.N * sh.groups * ceil_div(width, chunk)
-    k_parts = min(ceil_div(sh.K, kb), ceil_div(ITEMS // 2, items))
     # Calls for some of the taps are short in k where that means taps; then tiles are wider.
     border = min(tile, 4 * lanes if lists == "channels" else lanes)
     if sh.C * sh.K == 1:
@@ -226,7 +247,6 @@ def correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
         kb,
         _channel_block(sh, taps),
         chunk,
-        k_parts,
         tuple(reasons),
     )
 
@@ -248,7 +268,7 @@ class WeightShape:
     row_width: int
     row_planes: int
     item: int
-    direct_rows: bool
+    direct_rows: bool  # can be read in place; this must not change a sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,16 +333,14 @@ def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
     # The sums of an item fill half of L2 at most, and are about as many lanes as row channels: each
     # lane is transposed once per block of rows, each row copied once per block of lanes.
     sums = min(m.l2_bytes // 2 // (sh.taps * sh.item), ceil_div(size, parts))
-    l_blocks = max(1, min(isqrt(sums) // lb, ceil_div(sh.lanes, lb))) if packed else 1
+    l_blocks = max(1, min(isqrt(sums) // lb, ceil_div(sh.lanes, lb)))
     l_blocks = even_parts(ceil_div(sh.lanes, lb), l_blocks)
     step = 64
     panel = m.l2_bytes // 4 // (sh.item * sh.row_planes)  # columns of all row channels together
     halo = min(reach, taps * step)  # taps far apart have windows of their own
     rb = even_parts(sh.rows, max(1, min(sums // (l_blocks * lb), panel // (step + halo))))
     # Long tiles amortise loading and storing the sums; A streams from L2, which is fast enough.
-    tile = m.l2_bytes // 8 // (lb * sh.item)
-    if packed:
-        tile = min(tile, panel // rb - halo)
+    tile = min(m.l2_bytes // 8 // (lb * sh.item), panel // rb - halo)
     tile = max(step, min(16 * step, tile // step * step))
     tile = min(tile, round_up(width, step))
     border = max(step, min(4 * step, tile, (panel // rb - halo) // step * step))

@@ -63,6 +63,7 @@ cdef struct Arrays:
     const char* bias     # computing type, or NULL
     char* out
     int relu
+    int64_t k_parts      # work items that share a chunk, each with its own filters
 
 
 cdef struct Table:
@@ -90,7 +91,6 @@ cdef struct Table:
     int64_t cb
     int64_t chunk
     int64_t chunks
-    int64_t k_parts
     int64_t nb           # batch rows of an item
     int64_t column       # distance of positions in the source, elements
     int64_t weight_k     # strides of the weight layout, elements
@@ -147,39 +147,48 @@ cdef void store_tile(const Table* t, const Arrays* v, Phase* phase, char* out, c
                         result + k * ldc * size, width, bias, v.relu)
 
 
+cdef void store_lanes(const Table* t, const Arrays* v, Phase* phase, char* out, char* compact,
+                      int64_t width, int64_t first_filter, int64_t filters) noexcept nogil:
+    """The same for a tile with filters in the lanes: a matrix of columns x filters per row of the
+    batch, to be transposed."""
+    cdef int64_t j, size = t.source_ops.computed, column = t.nb * t.kb * size
+    cdef int64_t batch = t.groups * t.K * t.out_width * t.out_ops.stored
+    cdef char* rows = compact + t.tile * column
+    cdef bint plain = (v.bias == NULL and not v.relu and phase.step == 1
+                       and t.out_ops == t.computed_ops)
+    for j in range(t.nb):
+        t.computed_ops.transpose(out + j * batch if plain else rows,
+                                 t.out_width if plain else t.tile,
+                                 compact + j * t.kb * size, column, size, width, filters)
+        if not plain:
+            store_tile(t, v, phase, out + j * batch, rows, t.tile, width, first_filter, filters)
+
+
 cdef int64_t run_segment(const Table* t, const Arrays* v, Phase* phase, Segment* seg, int64_t m0,
                          const char* base, int64_t n, int64_t g, int64_t k0, char* compact) \
         noexcept nogil:
     """The tiles of a segment that start in the chunk at m0, for the filters k0, k0 + 1, ..."""
     cdef int64_t size = t.source_ops.computed, stored = t.out_ops.stored
-    cdef int64_t filters = min(t.kb, t.K - k0), first = g * t.K + k0, work = 0, i, j, m
+    cdef int64_t filters = min(t.kb, t.K - k0), first = g * t.K + k0, work = 0, i, m, at
     cdef int64_t row_bytes = t.out_width * stored, ldc = t.out_width if t.direct else t.tile
     cdef const char* weight = v.weight + (g * t.weight_group + k0 * t.weight_k) * size
     cdef char* out
     cdef char* result
-    cdef char* rows = compact + t.tile * t.nb * t.kb * size
-    cdef bint finish = v.bias != NULL or v.relu
-    cdef bint plain = not finish and phase.step == 1 and t.out_ops == t.computed_ops
     cdef int64_t end = min(seg.count, (m0 + t.chunk - seg.start + seg.width - 1) // seg.width)
     for i in range(max(0, (m0 - seg.start + seg.width - 1) // seg.width), end):
         m = seg.start + i * seg.width
         out = (v.out + (n * t.groups * t.K + first) * row_bytes
                + (phase.first + m * phase.step) * stored)
-        result = out if t.direct else compact
+        at = m % t.tile if t.filters_in_lanes else 0
+        result = out if t.direct else compact + at * t.nb * t.kb * size
         work += run_tile(t, &t.tiles[seg.tile], base + m * t.column * size, weight, result, ldc,
                          seg.width, filters)
         if t.filters_in_lanes:
-            for j in range(t.nb):
-                if plain:
-                    t.computed_ops.transpose(out + j * t.groups * t.K * row_bytes, t.out_width,
-                                             compact + j * t.kb * size, t.nb * t.kb * size, size,
-                                             seg.width, filters)
-                    continue
-                t.computed_ops.transpose(rows, t.tile, compact + j * t.kb * size,
-                                         t.nb * t.kb * size, size, seg.width, filters)
-                store_tile(t, v, phase, out + j * t.groups * t.K * row_bytes, rows, t.tile,
-                           seg.width, first, filters)
-        elif finish or not t.direct:
+            # All of a tile together: at a border its segments are narrow.
+            if at + seg.width == t.tile or m + seg.width == phase.count:
+                store_lanes(t, v, phase, out - at * phase.step * stored, compact, at + seg.width,
+                            first, filters)
+        elif v.bias != NULL or v.relu or not t.direct:
             store_tile(t, v, phase, out, result, ldc, seg.width, first, filters)
     return work
 
@@ -208,19 +217,20 @@ cdef void pack_weight_block(const Table* t, const char* src, const Py_ssize_t* s
                             int64_t row) noexcept nogil:
     """The same for a block of filters of one group where they fill the lanes."""
     cdef int64_t blocks = (t.K + t.kb - 1) // t.kb, g = row // blocks, k = row % blocks * t.kb
-    cdef int64_t c, filters = min(t.kb, t.K - k), size = t.source_ops.computed
+    cdef int64_t c, i, filters = min(t.kb, t.K - k), size = t.source_ops.computed
     dst += (g * t.weight_group + k * t.weight_k) * size
     src += g * strides[0] + k * strides[1]
     if strides[2] == t.S * strides[3]:  # channels and taps are one axis
         t.source_ops.transpose(dst, t.kb, src, strides[1], strides[3], filters, t.C * t.S)
         return
     for c in range(t.C):
-        if t.S == 1:
-            t.source_ops.load(dst + c * t.weight_c * size, src + c * strides[2], strides[1],
-                              filters)
-        else:
+        if t.S > 1 and size == t.source_ops.stored:
             t.source_ops.transpose(dst + c * t.weight_c * size, t.kb, src + c * strides[2],
                                    strides[1], strides[3], filters, t.S)
+            continue
+        for i in range(t.S):  # BF16, of which few at a time cannot be loaded as vectors
+            t.source_ops.load(dst + (c * t.weight_c + t.tap[i]) * size,
+                              src + c * strides[2] + i * strides[3], strides[1], filters)
 
 
 cdef void fill_row(const Table* t, const Arrays* v, int64_t row) noexcept nogil:
@@ -241,9 +251,9 @@ cdef void fill_row(const Table* t, const Arrays* v, int64_t row) noexcept nogil:
 cdef int64_t run_item(const Table* t, const Arrays* v, int64_t item, char* scratch) noexcept nogil:
     """One work item: nb batch rows, a group, a chunk of columns and a share of the filters."""
     cdef int64_t chunk = item % t.chunks
-    cdef int64_t part = item // t.chunks % t.k_parts
-    cdef int64_t g = item // (t.chunks * t.k_parts) % t.groups
-    cdef int64_t n = item // (t.chunks * t.k_parts * t.groups) * t.nb
+    cdef int64_t part = item // t.chunks % v.k_parts
+    cdef int64_t g = item // (t.chunks * v.k_parts) % t.groups
+    cdef int64_t n = item // (t.chunks * v.k_parts * t.groups) * t.nb
     cdef int64_t m0 = chunk * t.chunk, size = t.source_ops.computed, work = 0, block, p, s
     cdef int64_t blocks = (t.K + t.kb - 1) // t.kb
     cdef char* compact = scratch
@@ -260,7 +270,7 @@ cdef int64_t run_item(const Table* t, const Arrays* v, int64_t item, char* scrat
         base = v.source.data + n * v.source.stride_n + g * t.channels * v.source.stride_c
     for p in range(t.n_phases):
         phase = &t.phases[p]
-        for block in range(part * blocks // t.k_parts, (part + 1) * blocks // t.k_parts):
+        for block in range(part * blocks // v.k_parts, (part + 1) * blocks // v.k_parts):
             for s in range(phase.segments):
                 work += run_segment(t, v, phase, &t.segments[phase.first_segment + s], m0, base,
                                     n, g, block * t.kb, compact)
@@ -305,7 +315,7 @@ cdef class Correlate:
         t.N, t.groups, t.K, t.S = sh.N, sh.groups, sh.K, S
         t.channels, t.C, t.panel.pairs = sh.channels, sh.C, sh.pairs
         t.planes, t.out_width = sh.planes, sh.out_width
-        t.tile, t.kb, t.cb, t.chunk, t.k_parts = bl.tile, bl.kb, weight.cb, bl.chunk, bl.k_parts
+        t.tile, t.kb, t.cb, t.chunk = bl.tile, bl.kb, weight.cb, bl.chunk
         t.chunks = (max([p.count for p in sh.phases], default=0) + bl.chunk - 1) // bl.chunk
         t.unreached = sum([p.count for p in sh.phases]) < sh.out_width
         t.packed, t.direct = bl.packed, bl.direct
@@ -315,7 +325,7 @@ cdef class Correlate:
         t.computed_ops = pack_ops_of(1 if sh.item == 8 else 0)
         t.filters_in_lanes = bl.lanes == "filters"
         t.nb, t.column = bl.nb, source.column
-        self.items = t.N // t.nb * t.groups * t.k_parts * t.chunks
+        self.items = t.N // t.nb * t.groups * t.chunks
         # The compact tile (and its transpose), then the panel.
         t.compact_bytes = 0 if t.direct else t.kb * t.tile * sh.item * (
             t.nb + 1 if t.filters_in_lanes else 1)
@@ -363,7 +373,7 @@ cdef class Correlate:
         """
         cdef Table* t = &self.t
         cdef Arrays v
-        cdef int64_t work = 0, i, items = self.items
+        cdef int64_t work = 0, i, items = self.items, blocks = (t.K + t.kb - 1) // t.kb
         cdef Scratch scratch
         if not t.packed and not cnp.PyArray_ISCARRAY_RO(source):
             return -1
@@ -376,7 +386,11 @@ cdef class Correlate:
         v.out = <char*> cnp.PyArray_DATA(out)
         v.relu = relu
         v.weight = <const char*> cnp.PyArray_DATA(weight)
-        threads = team_of(min(threads, items))
+        threads = team_of(min(threads, items * blocks))
+        # Filters are divided only where there are few chunks for the threads, because each part
+        # packs the panel again. No sum depends on it.
+        v.k_parts = 1 if threads == 1 else min(blocks, (4 * threads + items - 1) // max(1, items))
+        items *= v.k_parts
         shared = 0 if packed is not None else self.shared_bytes
         scratch = Scratch(threads, self.scratch_bytes, shared)
         if packed is not None:

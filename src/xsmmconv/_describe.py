@@ -21,6 +21,8 @@ def describe(plan) -> str:
         f"  multiply-adds     {plan.multiply_adds:,} = N * K * C/groups * E",
     ]
     lines += [f"  choice            {reason}" for reason in bl.reasons]
+    correlate = isinstance(bl, CorrelateBlocking)
+    more = "more where threads outnumber them" if correlate else "for every number of threads"
     numbers = ", ".join(
         f"{f.name} {getattr(bl, f.name)}"
         for f in fields(bl)
@@ -28,7 +30,7 @@ def describe(plan) -> str:
     )
     lines += [
         f"  blocking          {numbers}",
-        f"  work items        {engine.items} (the same for every number of threads)",
+        f"  work items        {engine.items}, {more}",
         f"  scratch           {engine.scratch_bytes:,} bytes per thread, "
         f"{engine.shared_bytes:,} shared",
         f"  kernels           {len(program.kernels)}: (type, m, n, k, lda, ldb, ldc, beta)",
@@ -36,7 +38,6 @@ def describe(plan) -> str:
     lines += [f"    {kernel}" for kernel in sorted(program.kernels, reverse=True)[:_SHOWN_SEGMENTS]]
     lines += _more(len(program.kernels))
     lines.append(f"  segments          {len(program.segments)}")
-    correlate = isinstance(bl, CorrelateBlocking)
     rows = _correlate_rows(program) if correlate else _weight_rows(program)
     lines += [f"    {row}" for row in rows[:_SHOWN_SEGMENTS]]
     return "\n".join(lines + _more(len(rows)))

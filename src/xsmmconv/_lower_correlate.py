@@ -66,6 +66,8 @@ def weight_layout(
                 tap[t] = r * sh.C * sh.K * n + j
         size = len(run_list) * sh.C * sh.K * n
         return WeightLayout(tuple(tap), n, sh.K * n, sh.C, 0, size, True)
+    if natural and S == 1 and not sh.pairs:
+        return WeightLayout((0,), sh.C, 1, bl.cb, bl.cb, sh.K * sh.C, False)
     for t in range(S):
         tap[t] = t * sh.K * bl.cb
     block = S * sh.K * bl.cb

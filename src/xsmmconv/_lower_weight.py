@@ -33,9 +33,9 @@ class WeightProgram:
 
 
 class _Lowering:
-    def __init__(self, sh, bl, program, run_list, panel_columns, kernel):
+    def __init__(self, sh, bl, program, run_list, kernel):
         self.sh, self.bl, self.program, self.run_list = sh, bl, program, run_list
-        self.panel_columns, self.kernel = panel_columns, kernel
+        self.kernel = kernel
         self.tiles: dict[tuple, int] = {}
         self.lists: dict[tuple, int] = {}
         self.calls: dict[tuple, tuple[int, ...]] = {}
@@ -197,7 +197,7 @@ class _Lowering:
         for a, width, count in walk(phase, self.bl.tile, border):
             narrow = width
             if self.uniform(phase, first_run, a, a + width) is None:
-                narrow = min(width, self.panel_columns)
+                narrow = min(width, self.bl.border)
             elif self.bl.pairs and width > 1:
                 narrow -= width % 2
             while width:
@@ -227,7 +227,7 @@ def lower_weight(sh: WeightShape, bl: WeightBlocking, S: int, kernel) -> WeightP
     split = bl.lists == "channels" or (bl.lists == "taps" and not bl.packed)
     layout = panel(run_list, columns, split, sh.item)
     program = WeightProgram(layout, tap, row_step, tap_step)
-    lowering = _Lowering(sh, bl, program, run_list, columns, kernel)
+    lowering = _Lowering(sh, bl, program, run_list, kernel)
     first_run = 0
     for phase in sh.phases:
         lowering.phase(phase, first_run)

@@ -173,6 +173,7 @@ class Plan:
             p.s if forward else 1,
             out_width,
             self._item,
+            self._same_type,
             direct_source,
             direct_out,
             known_source,
