@@ -273,8 +273,8 @@ class WeightShape:
 
 @dataclass(frozen=True, slots=True)
 class WeightBlocking:
-    lists: str  # "taps": n = taps of one row channel; "channels": n = row channels of one tap;
-    # "dots": there is one channel of each, and no matrix
+    lists: str  # "taps": n = taps of one run and row channel, "unfolded": of all runs;
+    # "channels": n = row channels of one tap; "dots": one channel of each, and no matrix
     pairs: bool  # tiles that all taps use are multiplied as pairs of BF16 positions
     packed: bool
     tile: int  # positions reduced by one program
@@ -313,7 +313,8 @@ def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
     taps = max((len(run.taps) for run in runs), default=1)
     reach = max(((len(run.taps) - 1) * run.spacing for run in runs), default=0)
     width = max((phase.count for phase in sh.phases), default=1)
-    lb = kernel_lanes(even_parts(sh.lanes, 64), sh.item, m)
+    block = 128 // sh.item  # two vectors of AVX-512, which leaves accumulators for n
+    lb = kernel_lanes(sh.lanes if 2 * sh.lanes <= 3 * block else block, sh.item, m)
     # One row channel has one accumulator per vector of lanes; fewer than eight would wait for each
     # other, and FP32 with more columns is as fast.
     pairs = m.bf16 and ceil_div(lb, m.vector_bytes // 4) * sh.rows >= 8
@@ -324,19 +325,24 @@ def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
         reason += ", k in pairs of BF16 (FP32 at borders and for an odd position)"
     if sh.lanes == sh.rows == 1:
         lists, reason = "dots", "one channel against one: dot products of rows"
-    packed = lists == "channels" or not sh.direct_rows or sh.row_planes > 1
+    if lists == "taps" and taps < 8 and len(runs) > 1 and len(sh.phases) == 1:
+        lists, reason = "unfolded", f"n = {sh.taps} taps, which have a window of the panel each"
+    packed = lists in ("channels", "unfolded") or not sh.direct_rows or sh.row_planes > 1
     # A slot costs three passes over its sums, so it gets a thousand positions at least. Where that
     # leaves few, the result is divided, if the parts keep some hundred microseconds of work.
     most_slots = max(1, sh.N * width // 2**10)
     size = sh.groups * sh.lanes * sh.rows
     parts = max(1, min(4 // most_slots, size * taps * sh.N * width // 2**23))
-    # The sums of an item fill half of L2 at most, and are about as many lanes as row channels: each
-    # lane is transposed once per block of rows, each row copied once per block of lanes.
+    # The sums of an item fill half of L2 at most, and are about as many lanes as row channels, if
+    # there are: each lane is transposed once per block of rows, each row copied once per block of
+    # lanes.
     sums = min(m.l2_bytes // 2 // (sh.taps * sh.item), ceil_div(size, parts))
-    l_blocks = max(1, min(isqrt(sums) // lb, ceil_div(sh.lanes, lb)))
+    l_blocks = min(max(isqrt(sums), sums // sh.rows) // lb, ceil_div(sh.lanes, lb))
+    l_blocks = max(1, l_blocks)
     l_blocks = even_parts(ceil_div(sh.lanes, lb), l_blocks)
     step = 64
-    panel = m.l2_bytes // 4 // (sh.item * sh.row_planes)  # columns of all row channels together
+    windows = sh.taps if lists == "unfolded" else sh.row_planes
+    panel = m.l2_bytes // 4 // (sh.item * windows)  # columns of all row channels together
     halo = min(reach, taps * step)  # taps far apart have windows of their own
     rb = even_parts(sh.rows, max(1, min(sums // (l_blocks * lb), panel // (step + halo))))
     # Long tiles amortise loading and storing the sums; A streams from L2, which is fast enough.

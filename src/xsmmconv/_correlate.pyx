@@ -261,7 +261,7 @@ cdef int64_t run_item(const Table* t, const Arrays* v, int64_t item, char* scrat
     cdef const char* base
     cdef Phase* phase
     if t.filters_in_lanes:
-        pack_transposed(&t.panel, &v.source, panel, n, t.nb, g * t.channels, t.C, m0)
+        pack_transposed(&t.panel, &v.source, panel, n, t.nb, t.column, g * t.channels, t.C, m0)
         base = panel - m0 * t.column * size
     elif t.packed:
         pack_panel(&t.panel, &v.source, panel, n, g * t.channels, t.channels, m0)

@@ -50,10 +50,28 @@ def panel(runs: Sequence[Run], columns: int, split_taps: bool, item: int) -> Sou
     return _panel(runs, columns, split_taps, 64 // item)
 
 
-def transposed_panel(runs: Sequence[Run], columns: int, C: int, nb: int) -> SourceLayout:
+def transposed_panel(
+    runs: Sequence[Run], columns: int, C: int, nb: int, item: int
+) -> SourceLayout:
     """A panel [position][batch row][channel]; its `row` is 1, its windows are in positions."""
     layout = _panel(runs, columns, True, 1)
-    return SourceLayout(1, nb * C, layout.windows, layout.positions)
+    # A dozen columns are read in turns: at distances of kilobytes they would share sets of L1.
+    length = C + 64 // item if C * item % 1024 == 0 else C
+    return SourceLayout(1, nb * length, layout.windows, layout.positions)
+
+
+def unfolded_panel(runs: Sequence[Run], columns: int, item: int) -> SourceLayout:
+    """A panel with a window for every tap, all equally far apart: the taps of all runs are the
+    columns of one matrix."""
+    line = 64 // item
+    step = round_up(columns, line)
+    step += line if step // line % 2 == 0 else 0
+    windows, positions = [], []
+    for run in runs:
+        positions.append(tuple((len(windows) + j) * step for j in range(len(run.taps))))
+        for j, position in enumerate(positions[-1]):
+            windows.append(Window(run.plane, run.shift + j * run.spacing, columns, position))
+    return SourceLayout(len(windows) * step, 1, tuple(windows), tuple(positions))
 
 
 def _panel(runs: Sequence[Run], columns: int, split_taps: bool, line: int) -> SourceLayout:

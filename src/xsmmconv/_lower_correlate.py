@@ -121,7 +121,8 @@ class _Lowering:
         sh, bl, source, weight = self.sh, self.bl, self.program.source, self.program.weight
         kind = kernel_type(sh.item, sh.pairs)
         if bl.lanes == "filters":
-            return kind, filters, columns * bl.nb, k, weight.c, sh.C, bl.kb, beta
+            ldb = source.column // bl.nb
+            return kind, filters, columns * bl.nb, k, weight.c, ldb, bl.kb, beta
         # The distance of a single column means nothing, and may be beyond 32 bits.
         lda = source.row if bl.lists == "taps" else self.spacing if k > 1 else 1
         ldc = sh.out_width if bl.direct else bl.tile
@@ -253,7 +254,7 @@ def lower_correlate(
     """`kernel(type, m, n, k, lda, ldb, ldc, beta)` gives the address of a kernel."""
     run_list = [run for phase in sh.phases for run in phase.runs]
     if bl.lanes == "filters":
-        source = transposed_panel(run_list, bl.chunk, sh.C, bl.nb)
+        source = transposed_panel(run_list, bl.chunk, sh.C, bl.nb, sh.item)
     elif bl.packed:
         source = panel(run_list, bl.chunk, bl.lists == "taps", sh.item)
     else:

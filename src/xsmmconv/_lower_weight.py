@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from xsmmconv._blocking import WeightBlocking, WeightShape, kernel_type
 from xsmmconv._geometry import Phase, Rectangle, cover, next_change, pieces, walk
-from xsmmconv._layout import SourceLayout, in_place, panel
+from xsmmconv._layout import SourceLayout, in_place, panel, unfolded_panel
 
 
 @dataclass(slots=True)
@@ -100,6 +100,11 @@ class _Lowering:
     def uniform_tile(self, rects: list[Rectangle], packed: bool):
         """All taps reduce over the whole tile."""
         source = self.program.panel if packed else self.rows
+        if self.bl.lists == "unfolded":
+            step = source.row // len(source.windows)
+            first = self.program.tap[self.run_list[0].taps[0]]
+            self.reduce(len(source.windows), step, 0, 0, first, rects[0].b - rects[0].a)
+            return
         for rect in rects:
             run, position = self.run_list[rect.run], source.positions[rect.run]
             length, taps = rect.b - rect.a, rect.j1 - rect.j0
@@ -163,6 +168,8 @@ class _Lowering:
         rects = self.cover(phase, first_run, a, b)
         # Lists with n = taps need a kernel for each number of taps: only whole runs get one.
         whole = all(r.j1 - r.j0 == len(self.run_list[r.run].taps) for r in rects)
+        if self.bl.lists == "unfolded":
+            whole = whole and len(rects) == len(self.run_list)
         return rects if whole or self.bl.lists == "channels" else None
 
     def tile(self, phase: Phase, first_run: int, a: int, b: int) -> int:
@@ -226,6 +233,8 @@ def lower_weight(sh: WeightShape, bl: WeightBlocking, S: int, kernel) -> WeightP
     columns = bl.tile if bl.packed else bl.border
     split = bl.lists == "channels" or (bl.lists == "taps" and not bl.packed)
     layout = panel(run_list, columns, split, sh.item)
+    if bl.lists == "unfolded":
+        layout = unfolded_panel(run_list, columns, sh.item)
     program = WeightProgram(layout, tap, row_step, tap_step)
     lowering = _Lowering(sh, bl, program, run_list, kernel)
     first_run = 0

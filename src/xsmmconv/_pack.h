@@ -31,8 +31,8 @@ typedef struct {
                     ptrdiff_t col_stride, ptrdiff_t rows, ptrdiff_t cols);
   void (*scatter)(void* dst, ptrdiff_t dst_c, const int64_t* tap, const char* src,
                   ptrdiff_t src_c, ptrdiff_t src_t, ptrdiff_t C, ptrdiff_t S);
-  void (*gather)(char* dst, ptrdiff_t dst_l, const void* src, const int64_t* tap, ptrdiff_t lb,
-                 ptrdiff_t lanes, ptrdiff_t S);
+  void (*gather)(char* dst, ptrdiff_t dst_l, ptrdiff_t dst_r, const void* src, ptrdiff_t src_r,
+                 const int64_t* tap, ptrdiff_t lb, ptrdiff_t lanes, ptrdiff_t rows, ptrdiff_t S);
   void (*dots)(void* sums, const void* a, const void* b, ptrdiff_t n, ptrdiff_t taps,
                ptrdiff_t spacing);
   void (*border)(void* dst, const char* src, const char* weights, const border_tap* taps,
@@ -115,7 +115,8 @@ static inline double identity_f64(double v) { return v; }
   }
 
 /* scatter: dst[tap[t] + c*dst_c] = src[c][t], taps < 0 are left out.
- * gather: dst[l][t] = src[tap[t]*lb + l]. Weights are small; these are plain loops. */
+ * gather: dst[l][r][t] = src[r*src_r + tap[t]*lb + l], in the order of dst. Plain loops: weights
+ * are small. */
 #define XC_WEIGHTS(NAME, STORED, COMPUTED, WIDEN, ROUND)                                         \
   static void scatter_##NAME(void* dst, ptrdiff_t dst_c, const int64_t* tap, const char* src,    \
                              ptrdiff_t src_c, ptrdiff_t src_t, ptrdiff_t C, ptrdiff_t S) {       \
@@ -137,12 +138,23 @@ static inline double identity_f64(double v) { return v; }
         ((COMPUTED*)dst)[tap[t] + c * dst_c] = WIDEN(v);                                         \
       }                                                                                          \
   }                                                                                              \
-  static void gather_##NAME(char* dst, ptrdiff_t dst_l, const void* src, const int64_t* tap,     \
-                            ptrdiff_t lb, ptrdiff_t lanes, ptrdiff_t S) {                        \
-    for (ptrdiff_t l = 0; l < lanes; l++) {                                                      \
-      STORED* restrict out = (STORED*)(dst + l * dst_l);                                         \
-      const COMPUTED* in = (const COMPUTED*)src + l;                                             \
-      for (ptrdiff_t t = 0; t < S; t++) out[t] = ROUND(in[tap[t] * lb]);                         \
+  static inline void gather_one_##NAME(char* dst, const COMPUTED* src, const int64_t* tap,       \
+                                       ptrdiff_t lb, ptrdiff_t S) {                              \
+    STORED* restrict out = (STORED*)dst;                                                         \
+    for (ptrdiff_t t = 0; t < S; t++) out[t] = ROUND(src[tap[t] * lb]);                          \
+  }                                                                                              \
+  static void gather_##NAME(char* dst, ptrdiff_t dst_l, ptrdiff_t dst_r, const void* src,        \
+                            ptrdiff_t src_r, const int64_t* tap, ptrdiff_t lb, ptrdiff_t lanes,  \
+                            ptrdiff_t rows, ptrdiff_t S) {                                       \
+    const COMPUTED* in = (const COMPUTED*)src;                                                   \
+    if (dst_r < dst_l) {                                                                         \
+      for (ptrdiff_t l = 0; l < lanes; l++)                                                      \
+        for (ptrdiff_t r = 0; r < rows; r++)                                                     \
+          gather_one_##NAME(dst + l * dst_l + r * dst_r, in + r * src_r + l, tap, lb, S);        \
+    } else {                                                                                     \
+      for (ptrdiff_t r = 0; r < rows; r++)                                                       \
+        for (ptrdiff_t l = 0; l < lanes; l++)                                                    \
+          gather_one_##NAME(dst + l * dst_l + r * dst_r, in + r * src_r + l, tap, lb, S);        \
     }                                                                                            \
   }
 
@@ -255,30 +267,42 @@ static inline void transpose4(__m256d r[4]) {
   r[3] = _mm256_permute2f128_pd(t1, t3, 0x31);
 }
 
-/* Blocks of V x V; at the edges rows are missing (zero) and loads and stores are masked. */
+/* Blocks of V x V; at the edges rows are missing (zero) and loads and stores are masked. They follow
+ * each other along the longer lines, of the source or of the destination: those are in memory. */
 #define XC_TRANSPOSE(NAME, STORED, COMPUTED, V, VECTOR, ZERO, LOAD, GATHER, BLOCK, STORE,        \
                      MASKSTORE, FIRST)                                                           \
+  static inline void transpose_block_##NAME(COMPUTED* to, ptrdiff_t ldo, const char* block,      \
+                                            ptrdiff_t row_stride, ptrdiff_t col_stride,          \
+                                            ptrdiff_t rows, ptrdiff_t cols) {                    \
+    const ptrdiff_t nr = rows < V ? rows : V, nc = cols < V ? cols : V;                          \
+    const int neighbours = col_stride == (ptrdiff_t)sizeof(STORED);                              \
+    VECTOR r[V];                                                                                 \
+    for (int k = 0; k < V; k++)                                                                  \
+      r[k] = k >= nr      ? ZERO()                                                               \
+             : neighbours ? LOAD(block + k * row_stride, nc)                                     \
+                          : GATHER(block + k * row_stride, col_stride, nc);                      \
+    BLOCK(r);                                                                                    \
+    if (nr == V && nc == V) {                                                                    \
+      for (int k = 0; k < V; k++) STORE(to + k * ldo, r[k]);                                     \
+    } else {                                                                                     \
+      const __m256i mask = FIRST(nr);                                                            \
+      for (int k = 0; k < nc; k++) MASKSTORE(to + k * ldo, mask, r[k]);                          \
+    }                                                                                            \
+  }                                                                                              \
   static void transpose_##NAME(void* dst, ptrdiff_t ldo, const char* src, ptrdiff_t row_stride,  \
                                ptrdiff_t col_stride, ptrdiff_t rows, ptrdiff_t cols) {           \
-    const int neighbours = col_stride == (ptrdiff_t)sizeof(STORED);                              \
-    for (ptrdiff_t j = 0; j < cols; j += V)                                                      \
-      for (ptrdiff_t i = 0; i < rows; i += V) {                                                  \
-        const ptrdiff_t nr = rows - i < V ? rows - i : V, nc = cols - j < V ? cols - j : V;      \
-        const char* block = src + i * row_stride + j * col_stride;                               \
-        COMPUTED* to = (COMPUTED*)dst + j * ldo + i;                                             \
-        VECTOR r[V];                                                                             \
-        for (int k = 0; k < V; k++)                                                              \
-          r[k] = k >= nr      ? ZERO()                                                           \
-                 : neighbours ? LOAD(block + k * row_stride, nc)                                 \
-                              : GATHER(block + k * row_stride, col_stride, nc);                  \
-        BLOCK(r);                                                                                \
-        if (nr == V && nc == V) {                                                                \
-          for (int k = 0; k < V; k++) STORE(to + k * ldo, r[k]);                                 \
-        } else {                                                                                 \
-          const __m256i mask = FIRST(nr);                                                        \
-          for (int k = 0; k < nc; k++) MASKSTORE(to + k * ldo, mask, r[k]);                      \
-        }                                                                                        \
-      }                                                                                          \
+    COMPUTED* to = (COMPUTED*)dst;                                                               \
+    if (row_stride > ldo * (ptrdiff_t)sizeof(COMPUTED)) {                                        \
+      for (ptrdiff_t i = 0; i < rows; i += V)                                                    \
+        for (ptrdiff_t j = 0; j < cols; j += V)                                                  \
+          transpose_block_##NAME(to + j * ldo + i, ldo, src + i * row_stride + j * col_stride,   \
+                                 row_stride, col_stride, rows - i, cols - j);                    \
+    } else {                                                                                     \
+      for (ptrdiff_t j = 0; j < cols; j += V)                                                    \
+        for (ptrdiff_t i = 0; i < rows; i += V)                                                  \
+          transpose_block_##NAME(to + j * ldo + i, ldo, src + i * row_stride + j * col_stride,   \
+                                 row_stride, col_stride, rows - i, cols - j);                    \
+    }                                                                                            \
   }
 
 XC_TRANSPOSE(f32, float, float, 8, __m256, _mm256_setzero_ps, load8_f32, gather8_f32, transpose8,

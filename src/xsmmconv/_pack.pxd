@@ -16,8 +16,9 @@ cdef extern from "_pack.h" nogil:
         void (*scatter)(void* dst, Py_ssize_t dst_c, const int64_t* tap, const char* src,
                         Py_ssize_t src_c, Py_ssize_t src_t, Py_ssize_t C, Py_ssize_t S) \
             noexcept nogil
-        void (*gather)(char* dst, Py_ssize_t dst_l, const void* src, const int64_t* tap,
-                       Py_ssize_t lb, Py_ssize_t lanes, Py_ssize_t S) noexcept nogil
+        void (*gather)(char* dst, Py_ssize_t dst_l, Py_ssize_t dst_r, const void* src,
+                       Py_ssize_t src_r, const int64_t* tap, Py_ssize_t lb, Py_ssize_t lanes,
+                       Py_ssize_t rows, Py_ssize_t S) noexcept nogil
         void (*dots)(void* sums, const void* a, const void* b, Py_ssize_t n, Py_ssize_t taps,
                      Py_ssize_t spacing) noexcept nogil
         void (*border)(void* dst, const char* src, const char* weights, const border_tap* taps,

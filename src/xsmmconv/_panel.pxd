@@ -59,9 +59,10 @@ cdef inline void pack_panel(const Panel* p, const Operand* v, char* panel, int64
 
 
 cdef inline void pack_transposed(const Panel* p, const Operand* v, char* panel, int64_t n0,
-                                 int64_t nb, int64_t c0, int64_t channels,
+                                 int64_t nb, int64_t column, int64_t c0, int64_t channels,
                                  int64_t m0) noexcept nogil:
-    """The same to [position][batch row][channel], for nb rows of the batch."""
+    """The same to [position][batch row][channel], for nb rows of the batch; `column` elements from
+    position to position."""
     cdef int64_t w, n, lo, hi, plane_length, size = v.ops.computed
     cdef const char* first
     cdef Window* win
@@ -76,5 +77,5 @@ cdef inline void pack_transposed(const Panel* p, const Operand* v, char* panel, 
             first = (v.data + (n0 + n) * v.stride_n + c0 * v.stride_c
                      + (win.plane + lo * v.planes) * v.stride_w)
             v.ops.transpose(
-                panel + ((win.position + lo - m0 - win.shift) * nb + n) * channels * size,
-                nb * channels, first, v.stride_c, v.stride_w * v.planes, channels, hi - lo)
+                panel + ((win.position + lo - m0 - win.shift) * column + n * (column // nb)) * size,
+                column, first, v.stride_c, v.stride_w * v.planes, channels, hi - lo)

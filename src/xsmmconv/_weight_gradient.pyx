@@ -75,6 +75,7 @@ cdef struct Table:
     int64_t flush
     int64_t tiles_per_n
     int64_t row_step
+    int64_t finished     # row channels that are stored together
     bint lanes_are_filters
     bint filled_up       # the last block of lanes has more in its kernels than are used
     const pack_ops* ops
@@ -213,28 +214,32 @@ cdef int64_t run_item(const Table* t, const Operand* lane, const Operand* row, i
 
 cdef void finish(const Table* t, int64_t index, char* partials, char* out,
                  const pack_ops* out_ops) noexcept nogil:
-    """Add the slots of one row channel of one block in order and store it as out[K][C][S]."""
-    cdef int64_t part = index // (t.l_blocks * t.rb), i = index // t.rb % t.l_blocks
+    """Add the slots of some row channels of one block in order and store them as out[K][C][S]."""
+    cdef int64_t groups = (t.rb + t.finished - 1) // t.finished
+    cdef int64_t part = index // (t.l_blocks * groups), i = index // groups % t.l_blocks
     cdef Item it = item_of(t, part * t.slots)
-    cdef int64_t r = index % t.rb, size = t.ops.computed, block = t.lb * t.rb * t.S * size
-    cdef int64_t K = t.lanes if t.lanes_are_filters else t.rows
-    cdef int64_t C = t.rows if t.lanes_are_filters else t.lanes
-    cdef int64_t k = it.l0 + i * t.lb, c = it.r0 + r, lanes = min(t.lb, t.lanes - k), slot, at
-    cdef char* first = (partials + (part * t.slots * t.l_blocks + i) * block
-                        + r * t.row_step * t.lb * size)
+    cdef int64_t r0 = index % groups * t.finished, size = t.ops.computed
+    cdef int64_t block = t.lb * t.rb * t.S * size, row = t.row_step * t.lb
+    cdef int64_t l0 = it.l0 + i * t.lb, lanes = min(t.lb, t.lanes - l0)
+    cdef int64_t rows = min(t.finished, it.rows - r0), r, slot, at, lane_step, row_step
+    cdef char* first = partials + (part * t.slots * t.l_blocks + i) * block + r0 * row * size
     block *= t.l_blocks  # from slot to slot
-    if r >= it.rows or i >= it.l_blocks:
+    if rows <= 0 or i >= it.l_blocks:
         return
     for slot in range(1, t.slots):
-        for i in range(t.S):
-            at = t.tap[i] * t.lb * size
-            add(first + at, first + slot * block + at, lanes, size)
-    if not t.lanes_are_filters:
-        k, c = c, k
-    at = ((it.g * K + k) * C + c) * t.S
-    out_ops.gather(out + at * out_ops.stored,
-                   (C if t.lanes_are_filters else 1) * t.S * out_ops.stored,
-                   first, t.tap, t.lb, lanes, t.S)
+        for r in range(rows):
+            for i in range(t.S):
+                at = (r * row + t.tap[i] * t.lb) * size
+                add(first + at, first + slot * block + at, lanes, size)
+    r0 += it.r0
+    if t.lanes_are_filters:
+        at = ((it.g * t.lanes + l0) * t.rows + r0) * t.S
+        lane_step, row_step = t.rows * t.S, t.S
+    else:
+        at = ((it.g * t.rows + r0) * t.lanes + l0) * t.S
+        lane_step, row_step = t.S, t.lanes * t.S
+    out_ops.gather(out + at * out_ops.stored, lane_step * out_ops.stored,
+                   row_step * out_ops.stored, first, row, t.tap, t.lb, lanes, rows, t.S)
 
 
 @cython.final
@@ -273,6 +278,7 @@ cdef class WeightGradient:
         t.l_blocks, t.filled_up = bl.l_blocks, sh.lanes % bl.lb != bl.last_lb
         t.tiles_per_n = sum([seg[3] for seg in program.segments])
         t.row_step = program.row_step
+        t.finished = min(t.rb, max(1, 256 // t.S))  # a lane's sums are lines of L1 then
         t.lanes_are_filters = lanes_are_filters
         t.ops, t.pair_ops = pack_ops_of(dtype), pack_ops_of(3)
         self.in_place = not bl.packed
@@ -295,7 +301,8 @@ cdef class WeightGradient:
         cdef const pack_ops* out_ops = pack_ops_of(out_dtype)
         cdef char* result = <char*> cnp.PyArray_DATA(out)
         cdef int64_t i, work = 0, items = self.items
-        cdef int64_t rows = items // t.slots * t.l_blocks * t.rb
+        cdef int64_t rows = (items // t.slots * t.l_blocks
+                             * ((t.rb + t.finished - 1) // t.finished))
         cdef Scratch scratch
         if self.in_place and not cnp.PyArray_ISCARRAY_RO(row_array):
             return -1
