@@ -50,9 +50,7 @@ def panel(runs: Sequence[Run], columns: int, split_taps: bool, item: int) -> Sou
     return _panel(runs, columns, split_taps, 64 // item)
 
 
-def transposed_panel(
-    runs: Sequence[Run], columns: int, C: int, nb: int, item: int
-) -> SourceLayout:
+def transposed_panel(runs: Sequence[Run], columns: int, C: int, nb: int, item: int) -> SourceLayout:
     """A panel [position][batch row][channel]; its `row` is 1, its windows are in positions."""
     layout = _panel(runs, columns, True, 1)
     # A dozen columns are read in turns: at distances of kilobytes they would share sets of L1.

@@ -72,7 +72,9 @@ class _Lowering:
             self.calls[key] = tuple(kernels)
         return self.calls[key]
 
-    def reduce(self, taps: int, ldb: int, a: int, b: int, c: int, length: int):
+    def reduce(
+        self, taps: int, ldb: int, a: int, b: int, c: int, length: int, border: bool = False
+    ):
         """Calls that reduce over `length` positions; n = taps, or all row channels if taps is 0."""
         sh, bl = self.sh, self.bl
         n, last_n = (taps, 0) if taps else (min(bl.rb, sh.rows), sh.rows % bl.rb)
@@ -80,7 +82,12 @@ class _Lowering:
         kind = 1 if taps else 0
         whole = length // bl.step * bl.step
         parts = [(0, bl.step, whole // bl.step)] if whole else []
-        parts += [(whole + start, k, count) for start, k, count in pieces(length - whole)]
+        rest = length - whole
+        # Along a border lengths are many: powers of two serve them with few kernels.
+        parts += [
+            (whole + start, k, count)
+            for start, k, count in (pieces(rest) if border else [(0, rest, 1)] if rest else [])
+        ]
         for start, k, count in parts:
             self.program.calls.append(
                 (
@@ -129,6 +136,7 @@ class _Lowering:
                 source.positions[r][j] + lo,
                 self.program.tap[self.run_list[r].taps[j]],
                 hi - lo,
+                border=True,
             )
 
     def dot_tile(self, rects: list[Rectangle], a: int):
