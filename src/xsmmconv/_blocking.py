@@ -94,11 +94,12 @@ def multiply_pairs(channels: int, phases: tuple[Phase, ...], m: Machine) -> bool
     return m.bf16 and channels >= 4 and width > 2 * m.vector_bytes // 4
 
 
-def _longest(sh: CorrelateShape) -> tuple[int, int, int]:
-    runs = [run for phase in sh.phases for run in phase.runs]
+def _longest(phases: tuple[Phase, ...]) -> tuple[int, int, int]:
+    """The most positions of a phase, and the most taps of a run and how far they reach."""
+    runs = [run for phase in phases for run in phase.runs]
     taps = max((len(run.taps) for run in runs), default=0)
     reach = max(((len(run.taps) - 1) * run.spacing for run in runs), default=0)
-    return max((phase.count for phase in sh.phases), default=1), taps, reach
+    return max((phase.count for phase in phases), default=1), taps, reach
 
 
 def _short_and_trimmed(sh: CorrelateShape, m: Machine, width: int, taps: int) -> bool:
@@ -208,7 +209,7 @@ def _filters_in_lanes(
 
 
 def correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
-    width, taps, reach = _longest(sh)
+    width, taps, reach = _longest(sh.phases)
     lists, why = _lists(sh, m, width, taps, reach)
     lanes = m.vector_bytes // sh.item
     filters = _filters_in_lanes(sh, m, lists, width, taps, reach)
@@ -308,13 +309,10 @@ def kernel_lanes(lanes: int, item: int, m: Machine) -> int:
     return 1 << (lanes - 1).bit_length() if lanes < vector else round_up(lanes, vector)
 
 
-def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
-    runs = [run for phase in sh.phases for run in phase.runs]
-    taps = max((len(run.taps) for run in runs), default=1)
-    reach = max(((len(run.taps) - 1) * run.spacing for run in runs), default=0)
-    width = max((phase.count for phase in sh.phases), default=1)
-    block = 128 // sh.item  # two vectors of AVX-512, which leaves accumulators for n
-    lb = kernel_lanes(sh.lanes if 2 * sh.lanes <= 3 * block else block, sh.item, m)
+def _weight_lists(
+    sh: WeightShape, m: Machine, lb: int, taps: int, reach: int
+) -> tuple[str, bool, str]:
+    """Kind of the lists, whether BF16 is multiplied in pairs, and why."""
     # One row channel has one accumulator per vector of lanes; fewer than eight would wait for each
     # other, and FP32 with more columns is as fast.
     pairs = m.bf16 and ceil_div(lb, m.vector_bytes // 4) * sh.rows >= 8
@@ -324,9 +322,17 @@ def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
     if pairs:
         reason += ", k in pairs of BF16 (FP32 at borders and for an odd position)"
     if sh.lanes == sh.rows == 1:
-        lists, reason = "dots", "one channel against one: dot products of rows"
-    if lists == "taps" and taps < 8 and len(runs) > 1 and len(sh.phases) == 1:
-        lists, reason = "unfolded", f"n = {sh.taps} taps, which have a window of the panel each"
+        return "dots", pairs, "one channel against one: dot products of rows"
+    if lists == "taps" and taps < 8 and len(sh.phases) == 1 and len(sh.phases[0].runs) > 1:
+        return "unfolded", pairs, f"n = {sh.taps} taps, which have a window of the panel each"
+    return lists, pairs, reason
+
+
+def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
+    width, taps, reach = _longest(sh.phases)
+    block = 128 // sh.item  # two vectors of AVX-512, which leaves accumulators for n
+    lb = kernel_lanes(sh.lanes if 2 * sh.lanes <= 3 * block else block, sh.item, m)
+    lists, pairs, reason = _weight_lists(sh, m, lb, taps, reach)
     packed = lists in ("channels", "unfolded") or not sh.direct_rows or sh.row_planes > 1
     # A slot costs three passes over its sums, so it gets a thousand positions at least. Where that
     # leaves few, the result is divided, if the parts keep some hundred microseconds of work.
