@@ -8,12 +8,14 @@ XSMMCONV_COVERAGE=1                   make the lines of Cython code visible to c
 import importlib.util
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.command.egg_info import egg_info
 
@@ -56,6 +58,14 @@ MODULES = [
 ]
 
 
+def forget_earlier_builds():
+    """Keep LIBXSMM alone: time stamps do not tell what else could be used again, and a file that
+    is no longer there would stay in the wheel."""
+    for name in ("bdist.*", "cython", "lib.*", "temp.*"):
+        for folder in Path("build").glob(name):
+            shutil.rmtree(folder)
+
+
 class BuildExtensions(build_ext):
     def run(self):
         for setting, values in libxsmm.library()._asdict().items():
@@ -86,19 +96,30 @@ class EggInfo(egg_info):
 
     def run(self):
         super().run()
+        path = Path(self.egg_info, "sboms", "libxsmm.cdx.json")
+        path.unlink(missing_ok=True)
         if "XSMMCONV_LIBXSMM_ROOT" in os.environ:
             return  # that is a copy of which we know nothing but the version
-        path = Path(self.egg_info, "sboms", "libxsmm.cdx.json")
         path.parent.mkdir(exist_ok=True)
         document = sbom.document(self.egg_name, self.egg_version, libxsmm)
         path.write_text(json.dumps(document, indent=2) + "\n")
 
 
+class BuildWheel(bdist_wheel):
+    """The same bytes wherever it is built, if SOURCE_DATE_EPOCH says when."""
+
+    def write_wheelfile(self, folder, *rest):
+        super().write_wheelfile(folder, *rest)
+        for path in Path(self.bdist_dir).rglob("*"):  # a checkout has the modes its owner likes
+            path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
+
+
 libxsmm.one_build_at_a_time()
+forget_earlier_builds()
 libxsmm.licence()
 if "sdist" in sys.argv:
     libxsmm.tarball()  # building from the sdist then needs no network
 setup(
     ext_modules=MODULES if os.uname().machine == "x86_64" else [],
-    cmdclass={"build_ext": BuildExtensions, "egg_info": EggInfo},
+    cmdclass={"build_ext": BuildExtensions, "egg_info": EggInfo, "bdist_wheel": BuildWheel},
 )
