@@ -34,7 +34,9 @@ libxsmm, sbom = vendoring("build"), vendoring("sbom")
 SANITIZE = os.environ.get("XSMMCONV_SANITIZE", "")
 COVERAGE = os.environ.get("XSMMCONV_COVERAGE") == "1"
 CORES = len(os.sched_getaffinity(0))
-CHECKS = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g"] * bool(SANITIZE)
+# A report ends the process: pytest would not show what a passing test has printed.
+CHECKS = [f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g"]
+CHECKS *= bool(SANITIZE)
 ENGINE = ["-O3", "-fopenmp", "-mavx2", "-mfma", "-ffp-contract=off"]
 MACROS = [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")]
 # coverage.py reads what Cython traces in the older of its two ways.
