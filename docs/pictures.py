@@ -84,7 +84,7 @@ def segments():
     for number, (start, width, count, _) in enumerate(plan._program.segments):
         for a in range(start, start + width * count, width):
             for run in phase.runs:
-                for part in _geometry.cover(run, 0, a, a + width, 0, S):
+                for part in _geometry.cover(run, 0, a, a + width):
                     corner = (part.a - 0.5, part.j0 - 0.5)
                     size = (part.b - part.a, part.j1 - part.j0)
                     color = f"C{number % 10}"

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from math import gcd
 from typing import NamedTuple
 
@@ -113,33 +114,34 @@ def valid_pairs(W: int, S: int, Q: int, s: int, d: int, pl: int) -> int:
     return total
 
 
-def cover(run: Run, index: int, a: int, b: int, j0: int, j1: int) -> Iterator[Rectangle]:
-    """Cut the valid pairs of positions [a, b) and taps [j0, j1) into full rectangles.
+def cover(run: Run, index: int, a: int, b: int) -> list[Rectangle]:
+    """Cut the valid pairs of positions [a, b) and all taps into full rectangles.
 
     The taps that are valid for all positions come first; what remains at either end is halved at a
     breakpoint, so that a border is a few rectangles of doubling size and not one per column.
     """
-    # A tap is valid for position m iff -shift - j*spacing <= m < length - shift - j*spacing.
-    j0 = max(j0, (-run.shift - b) // run.spacing + 1)
-    j1 = min(j1, -((run.shift + a - run.length) // run.spacing))
-    if a >= b or j0 >= j1:
-        return
-    full0 = max(j0, -((run.shift + a) // run.spacing))
-    full1 = min(j1, (run.length - run.shift - b) // run.spacing + 1)
-    if full0 < full1:
-        yield Rectangle(index, a, b, full0, full1)
-        parts = ((j0, full0), (full1, j1))
-    else:
-        parts = ((j0, j1),)
-    for p0, p1 in parts:
-        if p0 < p1:
-            middle = (p0 + p1) // 2
-            cut = next(
-                (c for c in (run.first_valid(middle), run.end_valid(middle)) if a < c < b),
-                (a + b) // 2,
-            )
-            yield from cover(run, index, a, cut, p0, p1)
-            yield from cover(run, index, cut, b, p0, p1)
+    found, parts = [], [(a, b, 0, len(run.taps))]
+    shift, spacing, length = run.shift, run.spacing, run.length
+    while parts:
+        a, b, j0, j1 = parts.pop()
+        # A tap is valid for position m iff -shift - j*spacing <= m < length - shift - j*spacing.
+        j0 = max(j0, (-shift - b) // spacing + 1)
+        j1 = min(j1, -((shift + a - length) // spacing))
+        if a >= b or j0 >= j1:
+            continue
+        full0 = max(j0, -((shift + a) // spacing))
+        full1 = min(j1, (length - shift - b) // spacing + 1)
+        rest = [(j0, j1)]
+        if full0 < full1:
+            found.append(Rectangle(index, a, b, full0, full1))
+            rest = [(j0, full0), (full1, j1)]
+        for p0, p1 in rest:
+            if p0 < p1:
+                first = -shift - (p0 + p1) // 2 * spacing
+                end = first + length
+                cut = first if a < first < b else end if a < end < b else (a + b) // 2
+                parts += (a, cut, p0, p1), (cut, b, p0, p1)
+    return found
 
 
 def next_change(phase: Phase, m: int) -> int:
@@ -178,20 +180,21 @@ def walk(phase: Phase, tile: int, border: int) -> Iterator[tuple[int, int, int]]
         a += width * count
 
 
-def pieces(length: int, piece: int = 8) -> Iterator[tuple[int, int, int]]:
+@lru_cache
+def pieces(length: int, piece: int = 8) -> tuple[tuple[int, int, int], ...]:
     """A length as (start, size, count): whole pieces, then powers of two.
 
     Lengths along a border are many, and a kernel is generated for each size; these are few.
     """
     start = length // piece * piece
-    if start:
-        yield 0, piece, start // piece
+    found = [(0, piece, start // piece)] if start else []
     size = piece // 2
     while start < length:
         if size <= length - start:
-            yield start, size, 1
+            found.append((start, size, 1))
             start += size
         size //= 2
+    return tuple(found)
 
 
 def weight_phases(W: int, S: int, Q: int, s: int, d: int, pl: int, lanes: str) -> tuple[Phase, ...]:

@@ -80,6 +80,8 @@ class _Lowering:
         self.kernel = kernel
         self.lists: dict[tuple, int] = {}
         self.tiles: dict[tuple, int] = {}
+        self.variants: dict[tuple, tuple] = {}
+        self.column = bl.nb * bl.kb if bl.lanes == "filters" else 1  # of a result, in elements
         self.longest = max((len(run.taps) for run in run_list), default=0)
 
     def offset_list(self, key, entries) -> int:
@@ -95,27 +97,33 @@ class _Lowering:
         self, m: int, k: int, beta: int, a: int, b: int, c: int, start: int, count: int, useful: int
     ):
         """`useful` of the k multiply-adds are wanted: in the last pair one may be left over."""
-        sh, bl = self.sh, self.bl
-        kernels = []
-        for filters in (min(bl.kb, sh.K), sh.K % bl.kb):
-            shape = self.kernel_shape(m, filters, k, beta)
-            if filters and shape not in self.program.kernels:
-                self.program.kernels[shape] = self.kernel(*shape)
-            kernels += [self.program.kernels.get(shape, 0), m * bl.nb * filters * useful * count]
-        column = bl.nb * bl.kb if bl.lanes == "filters" else 1
+        item, key = self.sh.item, (m, k, beta, useful)
+        if key not in self.variants:
+            self.variants[key] = self.kernels(*key)
+        kernel, work, tail, tail_work = self.variants[key]
         self.program.calls.append(
             (
-                kernels[0],
-                kernels[2],
-                kernels[1],
-                kernels[3],
-                a * sh.item,
-                b * sh.item,
-                c * column * sh.item,
+                kernel,
+                tail,
+                work * count,
+                tail_work * count,
+                a * item,
+                b * item,
+                c * self.column * item,
                 start,
                 count,
             )
         )
+
+    def kernels(self, m: int, k: int, beta: int, useful: int) -> tuple[int, int, int, int]:
+        """Kernels for the whole and the last block of filters, each with its multiply-adds."""
+        sh, bl, found = self.sh, self.bl, []
+        for filters in (min(bl.kb, sh.K), sh.K % bl.kb):
+            shape = self.kernel_shape(m, filters, k, beta)
+            if filters and shape not in self.program.kernels:
+                self.program.kernels[shape] = self.kernel(*shape)
+            found += [self.program.kernels.get(shape, 0), m * bl.nb * filters * useful]
+        return tuple(found)
 
     def kernel_shape(self, columns: int, filters: int, k: int, beta: int) -> tuple:
         sh, bl, source, weight = self.sh, self.bl, self.program.source, self.program.weight
@@ -160,18 +168,18 @@ class _Lowering:
     def calls_by_channels(self, rects: list[Rectangle], a: int, beta: int):
         """k = taps: the list holds the channels (times the runs with equally many taps)."""
         source, weight = self.program.source, self.program.weight
-        m0 = rects[0].a - a
-        for k, group in groupby(sorted(rects, key=lambda r: r.j0 - r.j1), lambda r: r.j1 - r.j0):
-            runs = [(r.run, r.j0) for r in group]
-            starts = [
-                (source.positions[r][j], weight.tap[self.run_list[r].taps[j]]) for r, j in runs
-            ]
-            # The first run's start goes into the call, so that lists are shared between borders.
-            a0, b0 = starts[0]
-            key = tuple((pa - a0, pb - b0) for pa, pb in starts)
+        m0, columns = rects[0].a - a, rects[0].b - rects[0].a
+        lengths: dict[int, list] = {}
+        for run, _, _, j0, j1 in sorted(rects, key=lambda r: r.j0 - r.j1):
+            taps = self.run_list[run].taps
             # A kernel per number of taps would be many: only whole runs get their own.
-            whole = k == len(self.run_list[runs[0][0]].taps)
-            for j, piece, count in [(0, k, 1)] if whole else pieces(k):
+            start = source.positions[run][j0], weight.tap[taps[j0]], j1 - j0 == len(taps)
+            lengths.setdefault(j1 - j0, []).append(start)
+        for k, starts in lengths.items():
+            # The first run's start goes into the call, so that lists are shared between borders.
+            a0, b0, whole = starts[0]
+            key = tuple((pa - a0, pb - b0) for pa, pb, _ in starts)
+            for j, piece, count in ((0, k, 1),) if whole else pieces(k):
                 start = self.offset_list(
                     (key, piece if count > 1 else 0),
                     (
@@ -185,14 +193,14 @@ class _Lowering:
                     ),
                 )
                 self.call(
-                    rects[0].b - rects[0].a,
+                    columns,
                     piece,
                     beta,
                     a0 + m0 + j * self.spacing,
                     b0 + j,
                     m0,
                     start,
-                    self.sh.C * len(runs) * count,
+                    self.sh.C * len(starts) * count,
                     piece,
                 )
                 beta = 1
@@ -212,9 +220,7 @@ class _Lowering:
     def tile(self, phase: Phase, first_run: int, a: int, b: int) -> int:
         """Index of the program of tile [a, b); equal programs are stored once."""
         rects = [
-            rect
-            for r, run in enumerate(phase.runs)
-            for rect in cover(run, first_run + r, a, b, 0, len(run.taps))
+            rect for r, run in enumerate(phase.runs) for rect in cover(run, first_run + r, a, b)
         ]
         # Rectangles over the whole tile first: the first call of all overwrites the tile.
         rects.sort(key=lambda r: (r.a - r.b, r.a, r.run, r.j0))

@@ -47,21 +47,25 @@ class _Lowering:
         """Bytes of an element of the operands."""
         return 2 if self.pairs else self.sh.item
 
-    def positions(self, step: int) -> int:
-        """Start of the list 0, step, 2 step, ...; calls take as much of it as they need."""
+    def positions(self, step: int, count: int) -> int:
+        """Start of a list 0, step, 2 step, ...; calls take as much of it as they need."""
+        whole = self.bl.step
+        if count == 1:
+            step = whole  # every list begins with 0
         key = step, self.item
         if key not in self.lists:
             program, item = self.program, self.item
+            entries = range(0, self.bl.tile if step == whole else whole, step)
             self.lists[key] = len(program.offsets_a)
-            program.offsets_a += [e * self.bl.lb * item for e in range(0, self.bl.tile, step)]
-            program.offsets_b += [e * item for e in range(0, self.bl.tile, step)]
+            program.offsets_a += [e * self.bl.lb * item for e in entries]
+            program.offsets_b += [e * item for e in entries]
         return self.lists[key]
 
     def variants(self, n: int, last_n: int, k: int, ldb: int, ldc: int) -> tuple[int, ...]:
         """Kernels for the whole and the last block of row channels x of lanes."""
-        bl, kind = self.bl, kernel_type(self.sh.item, self.pairs)
-        key = kind, n, k, ldb, ldc
+        key = self.pairs, n, k, ldb, ldc
         if key not in self.calls:
+            bl, kind = self.bl, kernel_type(self.sh.item, self.pairs)
             kernels = []
             for columns in (n, last_n):
                 for m in (bl.lb, bl.last_lb):
@@ -99,7 +103,7 @@ class _Lowering:
                     (a + start) * bl.lb * self.item,
                     (b + start) * self.item,
                     c * bl.lb * sh.item,
-                    self.positions(k),
+                    self.positions(k, count),
                     count,
                 )
             )
@@ -162,9 +166,7 @@ class _Lowering:
 
     def cover(self, phase: Phase, first_run: int, a: int, b: int) -> list[Rectangle]:
         return [
-            rect
-            for r, run in enumerate(phase.runs)
-            for rect in cover(run, first_run + r, a, b, 0, len(run.taps))
+            rect for r, run in enumerate(phase.runs) for rect in cover(run, first_run + r, a, b)
         ]
 
     def uniform(self, phase: Phase, first_run: int, a: int, b: int) -> list[Rectangle] | None:
