@@ -102,14 +102,18 @@ def _longest(phases: tuple[Phase, ...]) -> tuple[int, int, int]:
     return max((phase.count for phase in phases), default=1), taps, reach
 
 
-def _short_and_trimmed(sh: CorrelateShape, m: Machine, width: int, taps: int) -> bool:
-    """Whether borders are much of the work, and k = taps would be a short one there."""
-    trimmed = any(
+def _trimmed(sh: CorrelateShape) -> bool:
+    """Whether there are borders, where only some of the taps contribute."""
+    return any(
         run.first_valid(0) > 0 or run.end_valid(len(run.taps) - 1) < phase.count
         for phase in sh.phases
         for run in phase.runs
     )
-    return trimmed and taps < sh.C and width <= 16 * m.vector_bytes // sh.item
+
+
+def _short_and_trimmed(sh: CorrelateShape, m: Machine, width: int, taps: int) -> bool:
+    """Whether borders are much of the work, and k = taps would be a short one there."""
+    return taps < sh.C and width <= 16 * m.vector_bytes // sh.item and _trimmed(sh)
 
 
 def _tile(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) -> int:
@@ -119,7 +123,7 @@ def _tile(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) -> 
         return round_up(width, lanes)
     # Few channels: what a wide tile reads still fits L1, and long row segments are written faster.
     wide = 16 * lanes
-    if sh.C * (wide + reach) * sh.item <= m.l1_bytes // 2:
+    if sh.C * (wide + reach) * sh.item <= m.l1_bytes // (2 if sh.direct_out else 1):
         tile = wide
         while tile * sh.K * sh.C * taps < CALL_WORK and tile < 64 * lanes:
             tile *= 2
@@ -139,7 +143,7 @@ def _chunk(sh: CorrelateShape, m: Machine, tile: int, width: int, reach: int, pa
 
 
 def _lists(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) -> tuple[str, str]:
-    """Kind of the lists, and why. The longer k wins, roughly; reading in place breaks ties."""
+    """Kind of the lists, and why. The longer k wins, or no panel for few channels."""
     channels = min(sh.C, 64)
     if sh.pairs:
         return "taps", f"k = {sh.channels} channels, in pairs of BF16"
@@ -150,9 +154,11 @@ def _lists(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) ->
     in_place = sh.same_type and sh.planes == 1
     if in_place and _short_and_trimmed(sh, m, width, taps):
         return "taps", f"short rows with borders, k = {channels} channels"
-    if in_place and sh.C <= 32 and 8 * taps >= sh.C:
+    # Borders are many short calls where k = taps.
+    few = (16 if sh.item == 4 else 24) - _trimmed(sh)
+    if in_place and 8 * taps >= sh.C and sh.C <= few:
         return "channels", f"{taps} taps of {sh.C} channels are read in place"
-    if 2 * taps >= channels:
+    if taps >= channels or (not in_place and 2 * taps >= channels):
         return "channels", f"k = {taps} taps against {channels} channels"
     return "taps", f"k = {channels} channels against {taps} taps"
 
