@@ -165,6 +165,10 @@ def _lists(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) ->
 
 def _filter_block(sh: CorrelateShape, m: Machine, taps: int) -> int:
     """Filters of a call. Their weights stay in L2 beside the panel, for all tiles of a chunk."""
+    out_bytes = sh.N * sh.groups * sh.K * sh.out_width * sh.item
+    if sh.direct_out and sh.C * taps <= 256 and out_bytes > 4 * m.l2_bytes:
+        # Writing to memory takes the time, and the processor prefetches so many rows at once.
+        return even_parts(sh.K, 16)
     fits = m.l2_bytes // 2 // max(1, sh.C * taps * sh.item)
     return even_parts(sh.K, 64 if fits >= 64 else 32)
 
