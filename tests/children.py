@@ -5,16 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+HERE = Path(__file__).parent
+
 
 def start(script, **environment):
     """Start it with these variables; a variable that is None is taken away."""
-    variables = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    variables = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
     variables.pop("OMP_NUM_THREADS", None)
     variables |= environment
     return subprocess.Popen(
         [sys.executable, "-c", script],
         env={name: value for name, value in variables.items() if value is not None},
-        cwd=Path(__file__).parent,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from problems import TARGETS
 
+HERE = Path(__file__).parent
 SLICE = ["test_exact.py", "test_multiply_adds.py", "test_special.py::test_probes"]
 
 
@@ -21,7 +22,6 @@ def run(target, *arguments):
     return subprocess.run(
         [sys.executable, *arguments],
         env=environment,
-        cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
         timeout=900,
@@ -30,7 +30,8 @@ def run(target, *arguments):
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target or "native")
 def test_slice_of_the_suite(target):
-    child = run(target, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--every=10", *SLICE)
+    slice_ = [str(HERE / name) for name in SLICE]
+    child = run(target, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--every=10", *slice_)
     assert child.returncode == 0, child.stdout[-4000:] + child.stderr[-1000:]
 
 

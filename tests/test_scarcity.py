@@ -28,6 +28,13 @@ def test_every_request_for_memory_may_fail(failing):
         children.run(script.format(refusals), LD_PRELOAD=failing)
 
 
+def test_no_memory_for_objects_of_python(failing):
+    # Destructors, too, find none: not even for the traceback of their own errors.
+    script = "import scarce; scarce.objects({})"
+    for refusals in (1, 30, 300):
+        children.run(script.format(refusals), LD_PRELOAD=failing, PYTHONMALLOC="malloc")
+
+
 FIRST_CALL = """
 import ctypes
 import numpy as np

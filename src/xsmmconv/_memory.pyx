@@ -5,8 +5,9 @@ time than many a convolution takes. So blocks are kept for a while: a few, of bo
 those that nobody asked for within seconds go back to the system with the next call.
 """
 from cpython.buffer cimport PyBuffer_FillInfo
-from libc.stdint cimport int64_t, uintptr_t
+from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memmove
 from posix.stdlib cimport posix_memalign
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 cimport cython
@@ -25,33 +26,43 @@ cdef Py_ssize_t HUGE_PAGE = 2 << 20
 cdef Py_ssize_t SMALL_RESULT = 1 << 17
 
 
-cdef double seconds():
+cdef double seconds() noexcept:
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC, &now)
     return now.tv_sec + 1e-9 * now.tv_nsec
 
 
+cdef struct Kept:
+    char* memory
+    Py_ssize_t size
+    double since
+
+
 @cython.final
 cdef class Pool:
-    """Blocks that were given back. Every method holds the GIL from beginning to end."""
-    cdef list blocks         # (address, bytes, time of return), the latest last
+    """Blocks that were given back. Every method holds the GIL from beginning to end.
+
+    No Python object is made here: blocks are given back by destructors, also where memory has run
+    out and there is none for another integer.
+    """
+    cdef Kept[256] blocks    # the latest last
+    cdef int count
     cdef Py_ssize_t held     # bytes in `blocks`
     cdef Py_ssize_t most     # bytes to hold at most
     cdef double keep         # seconds to hold a block that nobody asks for
 
     def __cinit__(self, Py_ssize_t most, double keep):
-        self.blocks, self.held, self.most, self.keep = [], 0, most, keep
+        self.count, self.held, self.most, self.keep = 0, 0, most, keep
 
     cdef char* take(self, Py_ssize_t need, Py_ssize_t* size) except NULL:
         """A block of at least `need` bytes; its true size goes to `size`."""
         cdef void* memory = NULL
-        cdef Py_ssize_t i
-        for i in range(len(self.blocks) - 1, -1, -1):
+        cdef int i
+        for i in range(self.count - 1, -1, -1):
             # Not much larger either: a small request must not occupy a huge block.
-            if need <= self.blocks[i][1] <= 2 * need + HUGE_PAGE:
-                address, size[0], _ = self.blocks.pop(i)
-                self.held -= size[0]
-                return <char*> <uintptr_t> address
+            if need <= self.blocks[i].size <= 2 * need + HUGE_PAGE:
+                size[0] = self.blocks[i].size
+                return self.remove(i)
         self.trim(self.most)
         align = HUGE_PAGE if need >= 2 * HUGE_PAGE else 4096
         size[0] = (max(need, 1) + 4095) // 4096 * 4096
@@ -63,22 +74,26 @@ cdef class Pool:
             madvise(memory, size[0], MADV_HUGEPAGE)  # only a hint: fewer page faults
         return <char*> memory
 
-    cdef void give(self, char* memory, Py_ssize_t size):
-        try:
-            self.blocks.append((<uintptr_t> memory, size, seconds()))
-        except MemoryError:
-            free(memory)
-            return
+    cdef void give(self, char* memory, Py_ssize_t size) noexcept:
+        if self.count == 256:
+            free(self.remove(0))
+        self.blocks[self.count] = Kept(memory, size, seconds())
+        self.count += 1
         self.held += size
         self.trim(self.most)
 
-    cdef void trim(self, Py_ssize_t most):
+    cdef char* remove(self, int i) noexcept:
+        cdef char* memory = self.blocks[i].memory
+        self.held -= self.blocks[i].size
+        self.count -= 1
+        memmove(&self.blocks[i], &self.blocks[i + 1], (self.count - i) * sizeof(Kept))
+        return memory
+
+    cdef void trim(self, Py_ssize_t most) noexcept:
         """Free the oldest blocks until at most `most` bytes are held, and all that are too old."""
         cdef double oldest = seconds() - self.keep
-        while self.blocks and (self.held > most or self.blocks[0][2] < oldest):
-            address, size, _ = self.blocks.pop(0)
-            self.held -= size
-            free(<void*> <uintptr_t> address)
+        while self.count and (self.held > most or self.blocks[0].since < oldest):
+            free(self.remove(0))
 
 
 cdef Pool scratch_pool = Pool(64 << 20, 60)
@@ -156,6 +171,7 @@ cdef void* copy_rows(rows, Py_ssize_t fields) except? NULL:
     """A C table of int64 from a list of tuples (or of integers, fields = 1)."""
     cdef int64_t* table = <int64_t*> malloc(max(1, len(rows)) * fields * sizeof(int64_t))
     cdef Py_ssize_t i = 0
+    cdef bint complete = False
     if table == NULL:
         raise MemoryError(f"no memory for a plan's table of {len(rows)} rows")
     try:
@@ -164,9 +180,10 @@ cdef void* copy_rows(rows, Py_ssize_t fields) except? NULL:
                 # Addresses of kernels and negative offsets both go through 64 bits unchanged.
                 table[i] = <int64_t> (<unsigned long long> (value & 0xffffffffffffffff))
                 i += 1
-    except MemoryError:
-        free(table)
-        raise
+        complete = True
+    finally:
+        if not complete:
+            free(table)
     return table
 
 
