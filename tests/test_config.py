@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,6 +86,15 @@ def test_instruction_set_without_avx2_is_unsupported():
     assert lines[-1].startswith("raised")
     assert "AVX2" in lines[-1]
     assert lines[-1].removeprefix("raised ") in lines[-2]
+
+
+def test_an_instruction_set_beyond_the_processor_is_unsupported():
+    script = "import xsmmconv; xsmmconv.show_config()"
+    shown = subprocess.check_output(
+        [sys.executable, "-c", script], text=True, env={**os.environ, "LIBXSMM_TARGET": "cpx"}
+    )
+    lacks = "avx512_bf16" not in Path("/proc/cpuinfo").read_text().split()
+    assert ("'cpx', which this processor cannot run" in shown) == lacks
 
 
 def test_absurd_numbers_of_threads_are_capped():

@@ -247,6 +247,9 @@ def integers():
                 what = f"{name}={value!r}"
                 yield Case(function, what, {name: value}, ValueError, (name,), (str(value),))
 
+        long = {parameters[0]: 10**5000}  # Python refuses to print it
+        yield Case(function, "too long", long, ValueError, (parameters[0],), ("too long",))
+
 
 def paddings():
     wrong_kinds = [True, np.True_, 1.0, float("nan"), None, b"same", 1j, {1, 2}, {}, range(2)]
@@ -419,10 +422,30 @@ def test_mistake(case):
         assert value.tobytes() == before[name], f"{name} has changed"
 
 
+@pytest.mark.parametrize("alias", [lambda array: array, lambda array: array[:], np.asarray])
+@pytest.mark.parametrize("name", ["x", "grad_out", "weight"])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_out_is_an_operand_itself(function, name, alias):
+    # All arrays have one shape.
+    values = {name: array(6, 6, 6) for name in ("x", "grad_out", "weight")}
+    widths = {"conv1d_backward_data": {"input_width": 6}, FUNCTIONS[2]: {"filter_width": 6}}
+    taken = {name: values[name] for name in operands_of(function) if name != "bias"}
+    if name not in taken:
+        name = next(iter(taken))
+    padding = (5, 0) if function != "conv_transpose1d" else (0, 5)
+    before = values[name].copy()
+    with pytest.raises(ValueError, match=rf"\bout\b.*\b{name}\b"):
+        getattr(xsmmconv, function)(
+            **taken, **widths.get(function, {}), padding=padding, out=alias(values[name])
+        )
+    np.testing.assert_array_equal(values[name], before)
+
+
 @pytest.mark.parametrize(
     ("n", "error"),
-    [(n, ValueError) for n in (0, -1, 2**40, 2**63)]
-    + [(n, TypeError) for n in (None, 1.0, "2", True, float("nan"), (2,), [1])],
+    [(n, ValueError) for n in (0, -1, 2**40, 2**63, 10**400, np.int64(-1), np.uint64(2**63))]
+    + [(n, TypeError) for n in (None, 1.0, "2", True, float("nan"), (2,), [1], b"1", 1j, {})]
+    + [(n, TypeError) for n in (np.True_, np.float32(1), np.array(1.0), np.array([1, 2]))],
 )
 def test_set_num_threads_refuses(n, error):
     before = xsmmconv.get_num_threads()

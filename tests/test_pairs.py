@@ -104,6 +104,11 @@ def test_an_odd_extent_is_refused(k, ldb):
         _dispatch.dispatch_gemm(16, 2, k, 16, ldb, 16, "bfloat16")
 
 
+def test_another_dtype_is_refused():
+    with pytest.raises(ValueError, match="not 'int8'"):
+        _dispatch.dispatch_gemm(16, 2, 8, 16, 8, 16, "int8")
+
+
 def test_a_strided_operand_is_packed_too():
     problem = problems._text.parse("n2c9k7s5d2p4w83")
     for pass_, operation in PASSES.items():

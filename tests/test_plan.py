@@ -1,5 +1,6 @@
 """Plans: what they may depend on, and what must stay bounded."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 import xsmmconv
-from xsmmconv import _dispatch, _plan
+from xsmmconv import _dispatch, _plan, reference
 from xsmmconv._problem import PASSES
 from xsmmconv._text import parse
 from xsmmconv.bench import suites
@@ -50,6 +51,26 @@ def test_the_rows_seen_before_change_no_bit(line, pass_, monkeypatch):
     in_place = ["rows written in place" in text for text, _ in results]
     strided = pass_ == "backward_data" and problem.s > 1
     assert in_place == [not strided, False]
+
+
+@pytest.mark.parametrize("pass_", PASSES)
+@pytest.mark.parametrize("line", LINES)
+def test_without_overlapping_operands(line, pass_):
+    """What a foreign copy of LIBXSMM allows."""
+    problem, operation = parse(line), problems.PASSES[pass_]
+    dtype = np.dtype(np.float32)
+    planned = xsmmconv.plan(pass_, problem.x_shape, problem.weight_shape, **problem.parameters)
+    machine = dataclasses.replace(_plan.machine("float32"), overlap=False)
+    plan = _plan.Plan(pass_, planned.problem, found=machine)
+    first, second, _ = problems.integer_operands(problem, operation, dtype)
+    out = problems.nan_filled(problem, operation, dtype)
+    assert plan.run(first, second, None, False, out, 1) == plan.multiply_adds
+    expected = problems.call(reference, operation, problem, first, second)
+    problems.assert_equal(out, expected.astype(dtype), line, pass_)
+
+
+def test_no_rows_are_no_work():
+    assert xsmmconv.plan("forward", (0, 2, 9), (3, 2, 3)).issued_multiply_adds() == 0
 
 
 def test_kernels_and_plans_stay_bounded_over_many_widths():
