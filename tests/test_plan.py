@@ -137,3 +137,19 @@ def test_scratch_of_a_thread_fits_the_second_level_cache(suite):
         for pass_ in PASSES:
             plan = xsmmconv.plan(pass_, *shapes, "float32", **problem.parameters)
             assert plan.engine.scratch_bytes <= plan._machine.l2_bytes, (str(problem), pass_)
+
+
+@pytest.mark.parametrize(
+    ("pass_", "x_shape", "weight_shape", "named"),
+    [
+        ("forward", (2**37, 4), (1, 2**37, 1), "137438953472 channels"),
+        ("forward", (2**29, 50), (1, 2**29, 40), "536870912 channels"),
+        ("backward_data", (1, 2), (2**37, 1, 1), "137438953472 filters"),
+        ("forward", (1, 2**37), (1, 1, 2**37), "S=137438953472 taps"),
+        ("backward_data", (1, 2**23), (1, 1, 2**17), "S=131072 taps and W=8388608"),
+        ("backward_weight", (1, 2**37), (1, 1, 2**23), "S=8388608 taps and W=137438953472"),
+    ],
+)
+def test_a_plan_that_would_not_end_is_refused(pass_, x_shape, weight_shape, named):
+    with pytest.raises(xsmmconv.UnsupportedError, match=rf"{pass_} .*{named}.*268435456 is"):
+        xsmmconv.plan(pass_, x_shape, weight_shape)

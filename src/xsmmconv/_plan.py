@@ -9,6 +9,7 @@ import copy
 import os
 import threading
 from collections import OrderedDict
+from itertools import islice
 
 import numpy as np
 
@@ -23,10 +24,12 @@ from xsmmconv._blocking import (
     multiply_pairs,
     weight_blocking,
 )
+from xsmmconv._errors import UnsupportedError
 from xsmmconv._geometry import (
     backward_data_phases,
     forward_phases,
     valid_pairs,
+    walk,
     weight_phases,
 )
 from xsmmconv._lower_correlate import lower_correlate
@@ -41,6 +44,9 @@ _DTYPES = {
 }
 PASSES = ("forward", "backward_data", "backward_weight")
 _CACHED_PLANS = 1024
+# A plan writes down every tap, block of channels and tile of a border; so many take minutes.
+_MOST_STEPS = 2**28
+_CALL = 64  # steps that a call of a kernel counts as, beside the entries of its list
 # Rows are written in place, and short ones read in place by lists over taps, for this many row
 # lengths: the length is part of the kernel's code, and kernels are never freed. Those of further
 # lengths go through a panel and a compact tile.
@@ -119,6 +125,7 @@ class Plan:
         _dispatch.require_supported()
         p = problem
         self.pass_, self.problem = pass_, problem
+        self._check_length(p.S * _CALL)
         self.multiply_adds = p.N * p.K * (p.C // p.g) * valid_pairs(p.W, p.S, p.Q, p.s, p.d, p.pl)
         self.output_shape = {
             "forward": (p.N, p.K, p.Q),
@@ -180,6 +187,10 @@ class Plan:
             known_out,
         )
         self._blocking = correlate_blocking(shape, self._machine)
+        if self._blocking.lists == "taps":
+            self._check_tiles(phases, _CALL * ceil_div(shape.C, self._blocking.cb))
+        else:
+            self._check_tiles(phases, shape.C)
         natural = forward and self._same_type and self._in_place
         self._program = lower_correlate(shape, self._blocking, p.S, natural, _kernel)
         if self._program.weight.packed:
@@ -208,10 +219,27 @@ class Plan:
             self._same_type and self._in_place,
         )
         self._blocking = weight_blocking(shape, self._machine)
+        self._check_tiles(shape.phases, _CALL * p.S)
         self._program = lower_weight(shape, self._blocking, p.S, _kernel)
         self.engine = WeightGradient(
             shape, self._blocking, self._program, filters, 1 if filters else p.s, self._code
         )
+
+    def _check_tiles(self, phases, steps):
+        """Check the length of a plan whose tiles take `steps` each, besides one for each tap."""
+        for phase in phases:
+            tiles = walk(phase, self._blocking.tile, self._blocking.border)
+            each = steps + sum(len(run.taps) for run in phase.runs)
+            self._check_length(sum(each for _ in islice(tiles, _MOST_STEPS // each + 1)))
+
+    def _check_length(self, steps):
+        if steps > _MOST_STEPS:
+            p = self.problem
+            raise UnsupportedError(
+                f"{self.pass_} with {p.C // p.g} channels and {p.K // p.g} filters per group, "
+                f"S={p.S} taps and W={p.W}: the plan would have {steps} steps or more, and "
+                f"{_MOST_STEPS} is the most"
+            )
 
     empty = staticmethod(_memory.empty)
 
