@@ -23,18 +23,18 @@ def start(script, **environment):
     )
 
 
-def finish(child, given=None):
+def finish(child, given=None, seconds=300):
     """Wait for its end, and return what it printed and what it complained of."""
     try:
-        return child.communicate(given, timeout=300)
+        return child.communicate(given, timeout=seconds)
     finally:
         child.kill()
 
 
-def run(script, **environment):
+def run(script, seconds=300, **environment):
     """Run it to its end, which must be a good one and come soon; return what it printed."""
     child = start(script, **environment)
-    printed, complained = finish(child)
+    printed, complained = finish(child, seconds=seconds)
     assert child.returncode == 0, (
         f"status {child.returncode}\n{printed[-1000:]}{complained[-3000:]}"
     )

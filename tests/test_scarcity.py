@@ -186,7 +186,7 @@ for held, most in (_plan.cache_info(), _call.cache_info()):
     ("few", "many"), [(1100, 300), pytest.param(4000, 96_000, marks=pytest.mark.slow)]
 )
 def test_kernels_and_plans_do_not_grow_with_the_number_of_widths(few, many):
-    print(children.run(MANY_WIDTHS.format(few=few, many=many)))
+    print(children.run(MANY_WIDTHS.format(few=few, many=many), seconds=3600))
 
 
 @pytest.mark.parametrize("threads", ["1000000", "99999999999999999999", "-3", "0"])
@@ -225,6 +225,6 @@ print(_dispatch.registry_info())
 
 @pytest.mark.slow
 def test_a_full_registry_is_named_and_what_is_in_it_works():
-    error, info = children.run(FULL).splitlines()
+    error, info = children.run(FULL, seconds=3600).splitlines()
     assert re.search(r"\((1310\d\d) of 131072 kernels registered\)", error), error
     assert "131072" in info

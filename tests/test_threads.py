@@ -4,12 +4,13 @@ import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import children
 import numpy as np
 import problems
 import pytest
-from problems import OPERATIONS, assert_bitwise_equal, call, real_operands
+from problems import BACKWARD_DATA, FORWARD, OPERATIONS, assert_bitwise_equal, call, real_operands
 
 import xsmmconv
 from xsmmconv import _text
@@ -17,26 +18,36 @@ from xsmmconv import _text
 MIXED = problems.CORPUS[::13]
 
 
+def functions(problem, operation, dtype):
+    """What computes one result: the public function and, where there can be one, a layer."""
+    first, second = real_operands(problem, operation, dtype)[:2]
+    yield partial(call, xsmmconv, operation, problem, first, second)
+    if operation in (FORWARD, BACKWARD_DATA):
+        layer = xsmmconv.Conv1d(second, **problem.parameters)
+        more = () if operation is FORWARD else (problem.W,)
+        yield partial(layer if operation is FORWARD else layer.backward_data, first, *more)
+
+
 @pytest.mark.parametrize("threads", [1, 2, None])
 def test_sixteen_callers_get_what_one_gets(threads):
     # All callers go through the same cases, each beginning at another, so that they meet
-    # on one plan now and then and disturb each other's scratch memory if they can.
+    # on one plan or layer now and then and disturb each other's scratch memory if they can.
     cases = [
-        (problem, operation, dtype, real_operands(problem, operation, dtype)[:2])
+        ((problem, operation, dtype), function)
         for number, problem in enumerate(MIXED)
         for operation in OPERATIONS
         for dtype in [problems.DTYPES[number % 3]]
+        for function in functions(problem, operation, dtype)
     ]
-    expected = [call(xsmmconv, operation, p, *data, threads=1) for p, operation, _, data in cases]
+    expected = [function(threads=1) for _, function in cases]
     start = threading.Barrier(16)
 
     def caller(first):
         start.wait()
         for number in range(len(cases)):
             number = (number + first * len(cases) // 16) % len(cases)
-            problem, operation, dtype, data = cases[number]
-            got = call(xsmmconv, operation, problem, *data, threads=threads)
-            assert_bitwise_equal(got, expected[number], problem, operation, dtype)
+            case, function = cases[number]
+            assert_bitwise_equal(function(threads=threads), expected[number], *case)
 
     with ThreadPoolExecutor(16) as pool:
         for finished in [pool.submit(caller, first) for first in range(16)]:
