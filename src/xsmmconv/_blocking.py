@@ -207,7 +207,7 @@ def _filters_in_lanes(
         reason = f"{sh.C} channels, {taps} taps, {sh.K} filters: filters in the lanes"
     # Few filters leave accumulators for many columns, which share what is read of the weights:
     # those stream from L2. (AVX-512: 2 vectors x 12 columns.)
-    kb = min(sh.K, block)
+    kb, border = min(sh.K, block), min(tile, 12)
     reasons = (
         reason,
         "lists over taps: k = channels",
@@ -215,7 +215,9 @@ def _filters_in_lanes(
         "compact tile, then the rows",
     )
     cb = even_parts(sh.C, 512)
-    return CorrelateBlocking("taps", "filters", nb, True, False, tile, 1, kb, cb, chunk, reasons)
+    return CorrelateBlocking(
+        "taps", "filters", nb, True, False, tile, border, kb, cb, chunk, reasons
+    )
 
 
 def correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
