@@ -31,13 +31,15 @@ def page(text):
     runs = load()
     cells = [one for _, measured in runs for one in measured]
     parts = [problems(dtype, measured) for dtype, measured in given(cells).items()]
-    parts += [summaries([c for c in cells if c.suite != "given"]), machines(runs)]
+    parts += [summaries([c for c in cells if c.suite != "given"])]
+    parts += [widths([c for c in cells if "torch" not in c.columns]), machines(runs)]
     return _BETWEEN.sub(lambda m: m[1] + "\n" + "\n\n".join(parts) + "\n\n" + m[2], text)
 
 
 def given(cells):
-    """{dtype: [Result, ...]} of the problems named one by one."""
-    return results.grouped([c for c in cells if c.suite == "given"], lambda c: c.dtype)
+    """{dtype: [Result, ...]} of the problems named one by one, next to torch."""
+    named = [c for c in cells if c.suite == "given" and "torch" in c.columns]
+    return results.grouped(named, lambda c: c.dtype)
 
 
 def machines(runs):
@@ -74,6 +76,17 @@ def summaries(cells):
         rows.append([suite, dtype, *means])
     names = [pass_.replace("_", " ") for pass_ in PASSES]
     return table(["suite: ratio to torch, mean (lowest)", "dtype", *names], rows)
+
+
+def widths(cells):
+    """A row per problem of any width: the lowest and the highest share of the peak over them."""
+    rows = []
+    for problem, same in results.grouped(cells, lambda c: c.problem.rpartition("w")[0]).items():
+        of_pass = results.grouped(same, lambda c: c.pass_)
+        shares = [[100 * c.ours.share for c in of_pass[pass_]] for pass_ in PASSES]
+        rows.append([f"`{problem}`", *(f"{min(s):.0f} to {max(s):.0f} %" for s in shares)])
+    names = [pass_.replace("_", " ") for pass_ in PASSES]
+    return table(["float32, 1000 to 60000 columns: of peak", *names], rows)
 
 
 def table(header, rows):
