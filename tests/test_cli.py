@@ -1,5 +1,6 @@
 """The command line, called as a function; and once as a process."""
 
+import re
 import subprocess
 import sys
 import types
@@ -7,6 +8,7 @@ import types
 import ml_dtypes
 import numpy as np
 import pytest
+from test_text import MALFORMED
 
 import xsmmconv
 from xsmmconv import _api, _config
@@ -59,8 +61,6 @@ def test_compare_fails_if_a_result_is_wrong(wrong, monkeypatch, capsys):
         (["compare", "--width", "400"], "401"),
         (["compare", "--width", "0"], "--width"),
         (["compare", "--threads", "0"], "threads"),
-        (["plan", "c3k5"], "s missing"),
-        (["plan", "c3k5s9w8"], "9 columns"),
     ],
     ids=" ".join,
 )
@@ -71,6 +71,23 @@ def test_what_cannot_be_done_is_said_in_one_line(arguments, says, capsys):
     assert captured.err.count("\n") == 1
     assert captured.err.startswith(f"xsmmconv {arguments[0]}: ")
     assert says in captured.err
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        *MALFORMED,
+        ("n999999999999c999999999999k1s1w1", "out .* more than can be addressed"),
+        ("n1000c1k1s1w1p999999999999", "out .* more than can be addressed"),
+    ],
+)
+def test_plan_quotes_the_line_it_refuses(line, complaint, capsys):
+    assert main(["plan", line]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith(f"xsmmconv plan: {line.strip()!r}: ")
+    assert re.search(complaint, captured.err)
 
 
 @pytest.mark.parametrize(

@@ -103,39 +103,6 @@ def test_shared_by_threads():
     assert wrong == []
 
 
-@pytest.mark.parametrize(
-    ("change", "error", "name"),
-    [
-        ({"weight": [[[1.0]]]}, TypeError, "weight"),
-        ({"weight": np.ones((2, 1, 1), np.float16)}, TypeError, "weight"),
-        ({"weight": np.ones((2, 1), np.float32)}, ValueError, "weight"),
-        ({"weight": np.ones((2, 1, 0), np.float32)}, ValueError, "weight"),
-        ({"bias": np.ones(3, np.float32)}, ValueError, "bias"),
-        ({"bias": np.ones(2, np.float64)}, TypeError, "bias"),
-        ({"stride": 0}, ValueError, "stride"),
-        ({"stride": 1.0}, TypeError, "stride"),
-        ({"dilation": 2**40}, ValueError, "dilation"),
-        ({"groups": 3}, ValueError, "groups"),
-        ({"padding": "both"}, ValueError, "padding"),
-        ({"padding": "same", "stride": 2}, ValueError, "padding"),
-        ({"activation": "tanh"}, ValueError, "activation"),
-        ({"activation": 1}, TypeError, "activation"),
-    ],
-)
-def test_refuses(change, error, name):
-    arguments = {"weight": np.ones((2, 1, 1), np.float32), **change}
-    with pytest.raises(error, match=rf"\b{name}\b"):
-        xsmmconv.Conv1d(arguments.pop("weight"), **arguments)
-
-
-def test_refuses_an_input_that_does_not_fit():
-    layer = xsmmconv.Conv1d(np.ones((2, 3, 1), np.float32))
-    with pytest.raises(ValueError, match=r"\bweight\b.*\bx\b|\bx\b.*\bweight\b"):
-        layer(np.ones((1, 4, 5), np.float32))
-    with pytest.raises(TypeError, match=r"\bx\b"):
-        layer(np.ones((1, 3, 5), np.float64))
-
-
 def test_backward_data_does_not_see_the_activation():
     _, _, weight, grad, _ = arrays(LINES[1], np.float32)
     layer = xsmmconv.Conv1d(weight, padding=1, activation="relu")

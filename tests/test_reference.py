@@ -298,27 +298,6 @@ def test_computes_in_float64(operation, dtype):
     np.testing.assert_array_equal(got, 10_000 * terms(p, operation))
 
 
-@pytest.mark.parametrize(
-    "mistake",
-    [
-        lambda: reference.conv1d(np.ones((2, 5)), np.ones((3, 3, 1))),
-        lambda: reference.conv1d(np.ones((4, 5)), np.ones((3, 2, 1)), groups=2),
-        lambda: reference.conv1d(np.ones((2, 5)), np.ones((3, 2, 6))),
-        lambda: reference.conv1d(np.ones((2, 5)), np.ones((3, 2, 2)), padding="same", stride=2),
-        lambda: reference.conv1d(np.ones((2, 5)), np.ones((3, 2, 2)), activation="tanh"),
-        lambda: reference.conv1d_backward_data(np.ones((3, 5)), np.ones((3, 2, 2)), 7),
-        lambda: reference.conv1d_backward_data(np.ones((4, 5)), np.ones((3, 2, 2)), 6),
-        lambda: reference.conv1d_backward_weight(np.ones((3, 5)), np.ones((2, 7)), 2),
-        lambda: reference.conv1d_backward_weight(np.ones((3, 5)), np.ones((2, 6)), 2, groups=2),
-        lambda: reference.conv_transpose1d(np.ones((3, 5)), np.ones((2, 2, 2))),
-        lambda: reference.conv_transpose1d(np.ones((2, 5)), np.ones((2, 2, 2)), padding=3),
-    ],
-)
-def test_mistakes_are_refused(mistake):
-    with pytest.raises(ValueError):
-        mistake()
-
-
 # The error bound.
 
 

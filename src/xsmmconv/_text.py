@@ -5,10 +5,11 @@
     c32k32s2d512pcausalg4w16000     4 groups, padding on the left only; one row (n1) is the default
     c1k15s51d8psameq60000"first"    the output width given in place of the input width; a name
 
-Letters in front of a number: n rows, c channels, k filters, s taps, w input width or q output
-width, st stride, d dilation, g groups, p padding on both sides or pl and pr on one. c, k, s and
-one of w and q must be there; the parts may stand in any order. psame and pcausal are the paddings
-of the same names, and they are written back as numbers: format(parse(line)) is the canonical line.
+Letters in front of a number of up to 12 digits: n rows, c channels, k filters, s taps, w input
+width or q output width, st stride, d dilation, g groups, p padding on both sides or pl and pr on
+one. c, k, s and one of w and q must be there; the parts may stand in any order. psame and pcausal
+are the paddings of the same names, and they are written back as numbers: format(parse(line)) is the
+canonical line.
 Files hold one problem per line; # starts a comment.
 """
 
@@ -112,6 +113,8 @@ def _parts(text):
         letters = "p" if match["word"] else match["letters"]
         if letters in parts:
             raise ValueError(f"{letters} is given twice")
+        if len(match["number"] or "") > 12:
+            raise ValueError(f"{letters} should have at most 12 digits")
         parts[letters] = match["word"][1:] if match["word"] else int(match["number"])
         position = match.end()
     return parts
@@ -135,6 +138,8 @@ def _problem(parts, name):
     W = parts["w"] if "w" in parts else (parts["q"] - 1) * s + span - pl - pr
     if W < 1:
         raise ValueError(f"q{parts['q']} is less than the padding {pl}+{pr} alone gives (w{W})")
+    if max(W, pl, pr) >= 10**12:
+        raise ValueError(f"w{W}pl{pl}pr{pr} should have at most 12 digits each")
     if W + pl + pr < span:
         raise ValueError(f"the filter spans {span} columns, the padded row only {pl}+{W}+{pr}")
     return ProblemLine(parts.get("n", 1), C, K, S, W, s, d, pl, pr, g, name)

@@ -48,15 +48,17 @@ class Conv1d:
     def __init__(
         self, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1, activation=None
     ):
-        self.weight = _own("weight", weight)
-        self.bias = None if bias is None else _own("bias", bias)
+        weight = _problem.array("weight", weight)
+        bias = None if bias is None else _problem.array("bias", bias)
         # As plain values: a list given as padding could change later.
         self._parameters = _problem.parameters(stride, padding, dilation, groups)
         self._activation = activation
         self._packs = {}
         if activation is not None:
             _problem.relu(activation)
-        _problem.layer(self.weight, self.bias, self._parameters)
+        _problem.layer(weight, bias, self._parameters)
+        self.weight = _own(weight)
+        self.bias = None if bias is None else _own(bias)
 
     def __call__(self, x, out=None, threads=None):
         """Convolve x, shape (N, C, W) or (C, W), as `conv1d` does; the result is the same.
@@ -121,7 +123,7 @@ class Conv1d:
         )
 
 
-def _own(name, array):
-    copy = np.array(_problem.array(name, array), order="C")
+def _own(array):
+    copy = np.array(array, order="C")
     copy.flags.writeable = False
     return copy

@@ -8,11 +8,18 @@ For each tap t they look up the pairs (q, i = q*s + t*d - pl) with i inside the 
 those and no others. A padding zero is therefore never multiplied: Inf and NaN arrive exactly where
 the sum above sends them. The sums are `numpy.einsum` without BLAS for the same reason.
 
-The module imports nothing else of the package, so that it can judge it. Whatever the dtype of the
-operands, the arithmetic and the result are float64 (numpy.longdouble if an operand is).
+Operands are array_like and of any real dtype. Whatever it is, the arithmetic and the result are
+float64 (numpy.longdouble if an operand is).
+
+Of the rest of the package, which it is to judge, the module uses the checks of the arguments alone:
+they can refuse a call and cannot change a result.
 """
 
+import contextlib
+
 import numpy as np
+
+from xsmmconv import _problem
 
 __all__ = [
     "conv1d",
@@ -57,8 +64,12 @@ def conv1d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1, a
 
     Raises
     ------
+    TypeError
+        If an operand does not hold real numbers or is a masked array, a parameter is no integer, or
+        padding or activation is of another kind.
     ValueError
-        If the shapes do not fit each other or the filter is wider than the padded input.
+        If the shapes do not fit each other, a parameter is out of range, the filter is wider than
+        the padded input, or padding or activation is an unknown string.
 
     Examples
     --------
@@ -67,21 +78,25 @@ def conv1d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1, a
     >>> conv1d([[1, 2, 3, 4]], [[[10, 1]]], [-30], padding="same", activation="relu")
     array([[ 0.,  0.,  4., 10.]])
     """
+    x, weight = _real("x", x), _real("weight", weight)
+    bias, relu = _bias_and_relu(bias, activation)
+    parameters = _problem.parameters(stride, padding, dilation, groups)
+    stride, padding, dilation, groups = parameters
+    _problem.forward(*_described(x), *_described(weight), _described(bias), *parameters)
+
     x, weight = _widen(x, weight)
     batched_x = _batched(x)
-    N, C, W = batched_x.shape
+    N, _, W = batched_x.shape
     K, C_per_group, S = weight.shape
-    if groups * C_per_group != C or K % groups:
-        raise ValueError(f"x {x.shape}, weight {weight.shape} and groups={groups} do not fit")
-    pl, pr = _padding(padding, S, stride, dilation)
-    Q = _output_width(W, S, stride, dilation, pl, pr)
+    pl, pr = _padding(padding, S, dilation)
+    Q = (W + pl + pr - dilation * (S - 1) - 1) // stride + 1
 
     x_by_group = batched_x.reshape(N, groups, C_per_group, W)
     weight_by_group = weight.reshape(groups, K // groups, C_per_group, S)
     y = np.zeros((N, groups, K // groups, Q), x.dtype)
     for t, q, i in _valid_positions(W, S, Q, stride, dilation, pl):
         y[..., q] += np.einsum("gkc,ngcq->ngkq", weight_by_group[..., t], x_by_group[..., i])
-    return _finish(y.reshape(N, K, Q), bias, activation).reshape((*x.shape[:-2], K, Q))
+    return _finish(y.reshape(N, K, Q), bias, relu).reshape((*x.shape[:-2], K, Q))
 
 
 def conv1d_backward_data(
@@ -109,23 +124,21 @@ def conv1d_backward_data(
 
     Raises
     ------
+    TypeError
+        As in `conv1d`, also if `input_width` is no integer.
     ValueError
-        If the shapes do not fit each other, or `input_width` does not lead to Q.
+        As in `conv1d`, also if `input_width` does not lead to Q.
 
     Examples
     --------
     >>> conv1d_backward_data([[1, 2]], [[[10, 1]]], 5, stride=3)
     array([[10.,  1.,  0., 20.,  2.]])
     """
-    weight = np.asarray(weight)
-    S = weight.shape[-1]
-    pl, pr = _padding(padding, S, stride, dilation)
-    Q = _output_width(input_width, S, stride, dilation, pl, pr)
-    if np.shape(grad_out)[-1] != Q:
-        raise ValueError(
-            f"grad_out {np.shape(grad_out)} should have width {Q} for input_width={input_width}"
-        )
-    return _transposed(grad_out, weight, input_width, stride, dilation, pl, groups)
+    grad_out, weight = _real("grad_out", grad_out), _real("weight", weight)
+    W = _problem.integer("input_width", input_width)
+    parameters = _problem.parameters(stride, padding, dilation, groups)
+    _problem.backward_data(*_described(grad_out), *_described(weight), W, *parameters)
+    return _transposed(grad_out, weight, W, *parameters)
 
 
 def conv1d_backward_weight(grad_out, x, filter_width, *, stride=1, padding=0, dilation=1, groups=1):
@@ -151,29 +164,32 @@ def conv1d_backward_weight(grad_out, x, filter_width, *, stride=1, padding=0, di
 
     Raises
     ------
+    TypeError
+        As in `conv1d`, also if `filter_width` is no integer.
     ValueError
-        If the shapes do not fit each other, or `filter_width` does not lead to Q.
+        As in `conv1d`, also if `filter_width` does not lead to Q.
 
     Examples
     --------
     >>> conv1d_backward_weight([[1, 10, 100]], [[1, 2, 3, 4]], 2)
     array([[[321., 432.]]])
     """
+    grad_out, x = _real("grad_out", grad_out), _real("x", x)
+    S = _problem.integer("filter_width", filter_width)
+    parameters = _problem.parameters(stride, padding, dilation, groups)
+    stride, padding, dilation, groups = parameters
+    _problem.backward_weight(*_described(grad_out), *_described(x), S, None, *parameters)
+
     grad_out, x = map(_batched, _widen(grad_out, x))
     N, K, Q = grad_out.shape
     C, W = x.shape[1:]
-    if x.shape[0] != N or C % groups or K % groups:
-        raise ValueError(f"grad_out {grad_out.shape}, x {x.shape}, groups={groups} do not fit")
-    pl, pr = _padding(padding, filter_width, stride, dilation)
-    if _output_width(W, filter_width, stride, dilation, pl, pr) != Q:
-        raise ValueError(f"grad_out has width {Q}, which filter_width={filter_width} does not give")
-
+    pl, _ = _padding(padding, S, dilation)
     grad_by_group = grad_out.reshape(N, groups, K // groups, Q)
     x_by_group = x.reshape(N, groups, C // groups, W)
-    dw = np.zeros((groups, K // groups, C // groups, filter_width), x.dtype)
-    for t, q, i in _valid_positions(W, filter_width, Q, stride, dilation, pl):
+    dw = np.zeros((groups, K // groups, C // groups, S), x.dtype)
+    for t, q, i in _valid_positions(W, S, Q, stride, dilation, pl):
         dw[..., t] = np.einsum("ngkq,ngcq->gkc", grad_by_group[..., q], x_by_group[..., i])
-    return dw.reshape(K, C // groups, filter_width)
+    return dw.reshape(K, C // groups, S)
 
 
 def conv_transpose1d(
@@ -206,7 +222,7 @@ def conv_transpose1d(
     padding : int, (int, int), "valid", "same" or "causal", optional
         That of the convolution of which this is the transpose: positions cut off the output.
     output_padding : int, optional
-        Positions added at the right end of the output.
+        Positions added at the right end of the output; less than the larger of stride and dilation.
 
     Returns
     -------
@@ -215,22 +231,27 @@ def conv_transpose1d(
 
     Raises
     ------
+    TypeError
+        As in `conv1d`, also if `output_padding` is no integer.
     ValueError
-        If the shapes do not fit each other or no output position is left.
+        As in `conv1d`, also if no output position is left.
 
     Examples
     --------
     >>> conv_transpose1d([[1, 2, 3]], [[[10, 1]]], stride=2, output_padding=1)
     array([[10.,  1., 20.,  2., 30.,  3.,  0.]])
     """
-    weight = np.asarray(weight)
-    S = weight.shape[-1]
-    pl, pr = _padding(padding, S, stride, dilation)
-    width = (np.shape(x)[-1] - 1) * stride - pl - pr + dilation * (S - 1) + 1 + output_padding
-    if width < 1:
-        raise ValueError(f"padding={padding} leaves no output position ({width})")
-    y = _transposed(x, weight, width, stride, dilation, pl, groups)
-    return _finish(y, bias, activation)
+    x, weight = _real("x", x), _real("weight", weight)
+    bias, relu = _bias_and_relu(bias, activation)
+    added = _problem.integer("output_padding", output_padding)
+    parameters = _problem.parameters(stride, padding, dilation, groups)
+    stride, padding, dilation, _ = parameters
+    _problem.transposed(*_described(x), *_described(weight), _described(bias), added, *parameters)
+
+    W, S = x.shape[-1], weight.shape[-1]
+    pl, pr = _padding(padding, S, dilation)
+    width = (W - 1) * stride - pl - pr + dilation * (S - 1) + 1 + added
+    return _finish(_transposed(x, weight, width, *parameters), bias, relu)
 
 
 def error_bound(expected, magnitude, terms, dtype):
@@ -255,14 +276,30 @@ def error_bound(expected, magnitude, terms, dtype):
     -------
     numpy.ndarray, float64
 
+    Raises
+    ------
+    TypeError
+        If an argument does not hold real numbers, or dtype is none of the three.
+    ValueError
+        If the shapes cannot be broadcast to one.
+
     Examples
     --------
     >>> float(error_bound(1.0, 1.0, 8, "float32")) == 8 * 2**-24
     True
     """
-    dtype = np.dtype(dtype)
+    dtype = _problem.dtype(dtype)
+    expected, magnitude = _real("expected", expected), _real("magnitude", magnitude)
+    terms = _real("terms", terms)
+    try:
+        np.broadcast_shapes(expected.shape, magnitude.shape, terms.shape)
+    except ValueError:
+        raise ValueError(
+            f"expected {expected.shape}, magnitude {magnitude.shape} and terms {terms.shape} do "
+            "not broadcast"
+        ) from None
     unit_roundoff = 2.0**-53 if dtype == np.float64 else 2.0**-24
-    bound = np.multiply(terms, unit_roundoff) * np.asarray(magnitude, np.float64)
+    bound = np.multiply(terms, unit_roundoff) * magnitude.astype(np.float64)
     if dtype.name == "bfloat16":
         # 8 significant bits, so half a unit in the last place of m*2^e, 1/2 <= m < 1, is 2^(e-9).
         _, exponent = np.frexp(np.abs(expected).astype(np.float64) + bound)
@@ -270,36 +307,51 @@ def error_bound(expected, magnitude, terms, dtype):
     return bound
 
 
+def _real(name, value):
+    """The array_like argument as an array of real numbers."""
+    if isinstance(value, np.ndarray):
+        array = _problem.array(name, value)
+    else:
+        try:
+            array = np.asarray(value)
+        except ValueError as error:  # rows of different lengths
+            raise ValueError(f"{name} should be array_like: {error}") from None
+    with contextlib.suppress(TypeError):  # no dtype holds these and real numbers
+        if np.result_type(np.float64, array).kind == "f":
+            return array
+    raise TypeError(f"{name} should hold real numbers, not {array.dtype}")
+
+
 def _widen(*operands):
-    operands = [np.asarray(operand) for operand in operands]
+    """The operands in one dtype: float64, or longdouble if one of them is."""
     wide = np.result_type(np.float64, *operands)
     return [operand.astype(wide) for operand in operands]
+
+
+def _bias_and_relu(bias, activation):
+    """The bias as an array, if there is one, and whether there is an activation."""
+    bias = None if bias is None else _real("bias", bias)
+    return bias, activation is not None and _problem.relu(activation)
+
+
+def _described(array):
+    """The shape and the dtype for the checks, which know but three dtypes; None of no bias."""
+    return None if array is None else (array.shape, np.dtype(np.float64))
 
 
 def _batched(x):
     return x if x.ndim == 3 else x[np.newaxis]
 
 
-def _padding(padding, S, stride, dilation):
+def _padding(padding, S, dilation):
     total = dilation * (S - 1)
     if padding == "valid":
         return 0, 0
     if padding == "causal":
         return total, 0
     if padding == "same":
-        if stride != 1:
-            raise ValueError(f'padding="same" asks for stride 1, not {stride}')
         return total // 2, total - total // 2
-    return (padding, padding) if np.ndim(padding) == 0 else tuple(padding)
-
-
-def _output_width(W, S, stride, dilation, pl, pr):
-    if W + pl + pr < dilation * (S - 1) + 1:
-        raise ValueError(
-            f"a filter of {S} taps at dilation {dilation} is wider than the padded input "
-            f"{pl}+{W}+{pr}"
-        )
-    return (W + pl + pr - dilation * (S - 1) - 1) // stride + 1
+    return padding if isinstance(padding, tuple) else (padding, padding)
 
 
 def _valid_positions(W, S, Q, stride, dilation, pl):
@@ -313,15 +365,12 @@ def _valid_positions(W, S, Q, stride, dilation, pl):
             yield t, slice(first, last + 1), slice(i[first], i[last] + 1, stride)
 
 
-def _transposed(grad_out, weight, W, stride, dilation, pl, groups):
+def _transposed(grad_out, weight, W, stride, padding, dilation, groups):
     grad_out, weight = _widen(grad_out, weight)
     batched_grad = _batched(grad_out)
     N, K, Q = batched_grad.shape
     C_per_group, S = weight.shape[1:]
-    if weight.shape[0] != K or K % groups:
-        raise ValueError(
-            f"channels of {grad_out.shape}, weight {weight.shape} and groups={groups} do not fit"
-        )
+    pl, _ = _padding(padding, S, dilation)
     grad_by_group = batched_grad.reshape(N, groups, K // groups, Q)
     weight_by_group = weight.reshape(groups, K // groups, C_per_group, S)
     dx = np.zeros((N, groups, C_per_group, W), grad_out.dtype)
@@ -330,11 +379,7 @@ def _transposed(grad_out, weight, W, stride, dilation, pl, groups):
     return dx.reshape((*grad_out.shape[:-2], groups * C_per_group, W))
 
 
-def _finish(y, bias, activation):
+def _finish(y, bias, relu):
     if bias is not None:
-        y = y + np.asarray(bias).astype(y.dtype)[:, np.newaxis]
-    if activation is None:
-        return y
-    if activation == "relu":
-        return np.maximum(y, 0)
-    raise ValueError(f'activation should be None or "relu", not {activation!r}')
+        y = y + bias.astype(y.dtype)[:, np.newaxis]
+    return np.maximum(y, 0) if relu else y

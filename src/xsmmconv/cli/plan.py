@@ -25,10 +25,13 @@ def add_arguments(parser):
 def run(arguments):
     try:
         line = _text.parse(arguments.problem)
+    except ValueError as error:
+        raise UsageError(error) from None
+    try:
         shown = _api.plan(
             arguments.pass_, line.x_shape, line.weight_shape, arguments.dtype, **line.parameters
         )
     except ValueError as error:
-        raise UsageError(error) from None
+        raise UsageError(f"{arguments.problem!r}: {error}") from None
     print(shown.describe())
     return 0
