@@ -25,10 +25,11 @@ def start(script, **environment):
 
 def finish(child, given=None, seconds=300):
     """Wait for its end, and return what it printed and what it complained of."""
-    try:
-        return child.communicate(given, timeout=seconds)
-    finally:
-        child.kill()
+    with child:  # also one that was killed is waited for, and its pipes are closed
+        try:
+            return child.communicate(given, timeout=seconds)
+        finally:
+            child.kill()
 
 
 def run(script, seconds=300, **environment):
