@@ -154,7 +154,7 @@ import numpy as np
 import xsmmconv
 from xsmmconv import _call, _dispatch, _memory, _plan
 
-x, dy = np.ones((1, 2, 100_000), "f4"), np.ones((1, 3, 100_000), "f4")
+x, dy = np.ones((1, 2, 100_010), "f4"), np.ones((1, 3, 100_010), "f4")
 w = np.ones((3, 2, 5), "f4")
 
 def resident():
