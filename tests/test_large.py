@@ -1,4 +1,4 @@
-"""Whole chromosomes: hundreds of millions of columns. Select with `-m slow`; takes 8 GB."""
+"""Whole chromosomes, and arrays beyond 2**31 elements. Select with `-m slow`; takes 14 GB."""
 
 import resource
 
@@ -89,3 +89,30 @@ def test_more_than_2_to_the_31_columns():
     gradient = xsmmconv.conv1d_backward_weight(y, x, 3, **options)
     expected = sum(reference.conv1d_backward_weight(end, end, 3, **options) for end in ends)
     np.testing.assert_array_equal(gradient, expected.astype(problems.BFLOAT16))
+
+
+@pytest.mark.slow
+def test_more_than_2_to_the_31_weights():
+    """4.3 GB of weights, all zero but where a wrong place would show: in the corners."""
+    K = C = 46_400
+    rng = np.random.default_rng(3)
+    corners = np.ix_([*range(10), *range(C - 10, C)], [*range(10), *range(C - 10, C)])
+    weight = np.zeros((K, C, 1), problems.BFLOAT16)
+    weight[*corners, 0] = rng.integers(-2, 3, (20, 20))
+    x = np.zeros((1, C, 2), problems.BFLOAT16)
+    x[:, :10], x[:, -10:] = rng.integers(-2, 3, (2, 1, 10, 2))
+    corner, ends = weight[*corners, :], np.concatenate([x[:, :10], x[:, -10:]], axis=1)
+
+    def check(got, expected):
+        np.testing.assert_array_equal(got[:, :10], expected[:, :10])
+        np.testing.assert_array_equal(got[:, -10:], expected[:, 10:])
+        assert not got[:, 10:-10].any()
+
+    check(xsmmconv.conv1d(x, weight), reference.conv1d(ends, corner))
+    got = xsmmconv.conv1d_backward_data(x, weight, 2)
+    check(got, reference.conv1d_backward_data(ends, corner, 2))
+    weight.fill(np.nan)
+    xsmmconv.conv1d_backward_weight(x, x, 1, out=weight)
+    expected = reference.conv1d_backward_weight(ends, ends, 1)
+    np.testing.assert_array_equal(weight[*corners, :], expected)
+    assert np.count_nonzero(weight.view(np.uint16)) == np.count_nonzero(expected)
