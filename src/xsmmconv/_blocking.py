@@ -8,7 +8,7 @@ Sizes are in elements of the computing type unless they say bytes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isqrt
+from math import gcd, isqrt
 
 from xsmmconv._geometry import Phase
 
@@ -18,6 +18,8 @@ REACH_BYTES = 2**30
 ITEMS = 32
 # A call of a kernel should do at least this many multiply-adds, or its fixed cost shows.
 CALL_WORK = 2**14
+# Positions that one tap reduces at a time: their sums are loaded and stored for each.
+_ONE_TAP_TILE = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +283,9 @@ class WeightShape:
     row_width: int
     row_planes: int
     item: int
-    direct_rows: bool  # can be read in place; this must not change a sum
+    same_type: bool  # the operands are of the computing type
+    direct_rows: bool  # and the rows can be read in place; this must not change a sum
+    known_rows: bool  # kernels may depend on their length; nor must this
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,37 +344,60 @@ def _weight_lists(
     return lists, pairs, reason
 
 
+def _one_tap_in_place(sh: WeightShape, lists: str, pairs: bool) -> bool:
+    """Whether one tap's rows are read as they lie: used once, they are not worth copying, unless
+    their distance brings the same columns of all to the same few sets of L2."""
+    return (
+        sh.taps == sh.row_planes == 1
+        and lists == "channels"
+        and sh.same_type
+        and not pairs
+        and gcd(sh.row_width * sh.item, 2**16) <= _ONE_TAP_TILE * sh.item
+    )
+
+
+def _row_block(sh: WeightShape, m: Machine, lb: int, one_tap: bool) -> tuple[int, int]:
+    """Lane blocks and rows of an item, whose sums fill half of L2 at most. Rows that are copied are
+    about as many as lanes, if there are: each lane is transposed once per block of rows, each row
+    copied once per block of lanes (and more often if threads outnumber the items)."""
+    sums = m.l2_bytes // 2 // (sh.taps * sh.item)
+    blocks = ceil_div(sh.lanes, lb)
+    l_blocks = max(0 if one_tap else isqrt(sums), sums // sh.rows) // lb
+    l_blocks = even_parts(blocks, max(1, min(l_blocks, blocks)))
+    return l_blocks, max(1, sums // (l_blocks * lb))
+
+
 def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
     width, taps, reach = _longest(sh.phases)
     block = 128 // sh.item  # two vectors of AVX-512, which leaves accumulators for n
     lb = kernel_lanes(sh.lanes if 2 * sh.lanes <= 3 * block else block, sh.item, m)
     lists, pairs, reason = _weight_lists(sh, m, lb, taps, reach)
-    packed = lists in ("channels", "unfolded") or not sh.direct_rows or sh.row_planes > 1
+    one_tap = _one_tap_in_place(sh, lists, pairs)
+    in_place = sh.direct_rows and (sh.known_rows if one_tap else lists in ("taps", "dots"))
+    packed = not in_place or sh.row_planes > 1
+    l_blocks, rb = _row_block(sh, m, lb, one_tap)
     # A slot costs three passes over its sums, so it gets a thousand positions at least. Where that
-    # leaves few, the result is divided, if the parts keep some hundred microseconds of work.
+    # leaves few, the rows are divided, if the parts keep some hundred microseconds of work.
     most_slots = max(1, sh.N * width // 2**10)
     size = sh.groups * sh.lanes * sh.rows
     parts = max(1, min(4 // most_slots, size * taps * sh.N * width // 2**23))
-    # The sums of an item fill half of L2 at most, and are about as many lanes as row channels, if
-    # there are: each lane is transposed once per block of rows, each row copied once per block of
-    # lanes.
-    sums = min(m.l2_bytes // 2 // (sh.taps * sh.item), ceil_div(size, parts))
-    l_blocks = min(max(isqrt(sums), sums // sh.rows) // lb, ceil_div(sh.lanes, lb))
-    l_blocks = max(1, l_blocks)
-    l_blocks = even_parts(ceil_div(sh.lanes, lb), l_blocks)
+    l_parts = sh.groups * ceil_div(sh.lanes, lb)
+    rb = min(rb, ceil_div(sh.rows * l_parts, parts))
     step = 64
     windows = sh.taps if lists == "unfolded" else sh.row_planes
     panel = m.l2_bytes // 4 // (sh.item * windows)  # columns of all row channels together
     halo = min(reach, taps * step)  # taps far apart have windows of their own
-    rb = even_parts(sh.rows, max(1, min(sums // (l_blocks * lb), panel // (step + halo))))
-    # Long tiles amortise loading and storing the sums; A streams from L2, which is fast enough.
-    tile = min(m.l2_bytes // 8 // (lb * sh.item), panel // rb - halo)
-    tile = max(step, min(16 * step, tile // step * step))
-    tile = min(tile, round_up(width, step))
-    border = max(step, min(4 * step, tile, (panel // rb - halo) // step * step))
-    if pairs:
-        border = step  # which is FP32
-    blocks = sh.groups * ceil_div(sh.lanes, l_blocks * lb) * ceil_div(sh.rows, rb)
+    if one_tap:
+        tile, blocks = _ONE_TAP_TILE, l_parts * ceil_div(sh.rows, rb)
+        rb = even_parts(sh.rows, min(rb, panel // tile) if packed else rb)
+    else:
+        rb = even_parts(sh.rows, max(1, min(rb, panel // (step + halo))))
+        # Long tiles amortise loading and storing the sums; A streams from L2, fast enough.
+        tile = min(m.l2_bytes // 8 // (lb * sh.item), panel // rb - halo)
+        tile, blocks = min(16 * step, tile // step * step), l_parts * ceil_div(sh.rows, rb)
+    tile = min(max(step, tile), round_up(width, step))
+    # In pairs, borders are FP32.
+    border = max(step, min(step if pairs else 4 * step, tile, (panel // rb - halo) // step * step))
     tiles = max(1, sh.N * sum(ceil_div(phase.count, tile) for phase in sh.phases))
     slots = max(
         1, min(ceil_div(ITEMS, blocks), tiles, 2**26 // (size * sh.taps * sh.item), most_slots)

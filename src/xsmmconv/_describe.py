@@ -22,7 +22,6 @@ def describe(plan) -> str:
     ]
     lines += [f"  choice            {reason}" for reason in bl.reasons]
     correlate = isinstance(bl, CorrelateBlocking)
-    more = "more where threads outnumber them" if correlate else "for every number of threads"
     numbers = ", ".join(
         f"{f.name} {getattr(bl, f.name)}"
         for f in fields(bl)
@@ -30,7 +29,7 @@ def describe(plan) -> str:
     )
     lines += [
         f"  blocking          {numbers}",
-        f"  work items        {engine.items}, {more}",
+        f"  work items        {engine.items}, more where threads outnumber them",
         f"  scratch           {engine.scratch_bytes:,} bytes per thread, "
         f"{engine.shared_bytes:,} shared",
         f"  kernels           {len(program.kernels)}: (type, m, n, k, lda, ldb, ldc, beta)",

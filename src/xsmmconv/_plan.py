@@ -206,6 +206,7 @@ class Plan:
         C, K = p.C // p.g, p.K // p.g
         self._lanes = lanes_from(K, C, self._item, self._machine.vector_bytes)
         filters = self._lanes == "grad_out"
+        direct_rows = self._same_type and self._in_place
         shape = WeightShape(
             max(1, p.N),
             p.g,
@@ -216,7 +217,9 @@ class Plan:
             p.W if filters else p.Q,
             p.s if filters else 1,
             self._item,
-            self._same_type and self._in_place,
+            self._same_type,
+            direct_rows,
+            direct_rows and p.S == 1 and _may_depend_on(p.W if filters else p.Q),
         )
         self._blocking = weight_blocking(shape, self._machine)
         self._check_tiles(shape.phases, _CALL * p.S)

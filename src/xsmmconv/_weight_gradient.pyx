@@ -69,8 +69,10 @@ cdef struct Table:
     int64_t row_planes
     int64_t tile
     int64_t lb
-    int64_t l_blocks     # of an item
+    int64_t l_blocks     # of an item, at most
+    int64_t all_l_blocks
     int64_t rb
+    int64_t all_r_blocks
     int64_t slots
     int64_t flush
     int64_t tiles_per_n
@@ -82,29 +84,47 @@ cdef struct Table:
     const pack_ops* pair_ops
 
 
+cdef struct Arrays:
+    # The operands of one execution.
+    Operand lane
+    Operand row
+    char* partials       # sums by group, block of rows, slot and block of lanes
+    char* out
+    const pack_ops* out_ops
+    int64_t l_blocks     # of an item; no sum depends on it
+
+
 cdef struct Item:
     # Slot, group and part of the result of one work item.
     int64_t slot
     int64_t g
-    int64_t l0
+    int64_t l_block      # the first
     int64_t l_blocks
+    int64_t r_block
     int64_t r0
     int64_t rows
 
 
-cdef Item item_of(const Table* t, int64_t index) noexcept nogil:
+cdef Item item_of(const Table* t, int64_t index, int64_t l_blocks) noexcept nogil:
     cdef Item it
-    cdef int64_t l_blocks = (t.lanes + t.lb - 1) // t.lb, r_blocks = (t.rows + t.rb - 1) // t.rb
-    cdef int64_t l_items = (l_blocks + t.l_blocks - 1) // t.l_blocks
+    cdef int64_t l_items = (t.all_l_blocks + l_blocks - 1) // l_blocks
     it.slot = index % t.slots
     index //= t.slots
-    it.l0 = index % l_items * t.l_blocks * t.lb
-    it.l_blocks = min(t.l_blocks, l_blocks - index % l_items * t.l_blocks)
+    it.l_block = index % l_items * l_blocks
+    it.l_blocks = min(l_blocks, t.all_l_blocks - it.l_block)
     index //= l_items
-    it.r0 = index % r_blocks * t.rb
-    it.g = index // r_blocks
+    it.r_block = index % t.all_r_blocks
+    it.g = index // t.all_r_blocks
+    it.r0 = it.r_block * t.rb
     it.rows = min(t.rb, t.rows - it.r0)
     return it
+
+
+cdef char* partial_sums(const Table* t, const Arrays* v, const Item* it) noexcept nogil:
+    """Where the sums of an item's first block of lanes are collected; the others follow."""
+    cdef int64_t place = (it.g * t.all_r_blocks + it.r_block) * t.slots + it.slot
+    return v.partials + ((place * t.all_l_blocks + it.l_block)
+                         * t.lb * t.rb * t.S * t.ops.computed)
 
 
 cdef void add(char* total, char* part, int64_t n, int64_t size) noexcept nogil:
@@ -142,15 +162,16 @@ cdef int64_t run_tile(const Table* t, Tile* tile, int64_t n_lanes, int64_t n_row
     return work
 
 
-cdef int64_t run_lanes(const Table* t, const Item* it, Segment* seg, const Operand* lane,
+cdef int64_t run_lanes(const Table* t, const Arrays* v, const Item* it, Segment* seg,
                        const char* rows, int64_t row_bytes, int64_t n, int64_t m,
                        char* transposed, char* sums) noexcept nogil:
     """One tile for the lane blocks of an item, which are transposed one after the other."""
     cdef const pack_ops* ops = t.pair_ops if t.tiles[seg.tile].pairs else t.ops
+    cdef const Operand* lane = &v.lane
     cdef int64_t block = t.lb * t.rb * t.S * t.ops.computed, i, l0, lanes, work = 0
     cdef const char* source
     for i in range(it.l_blocks):
-        l0 = it.l0 + i * t.lb
+        l0 = (it.l_block + i) * t.lb
         lanes = min(t.lb, t.lanes - l0)
         source = (lane.data + n * lane.stride_n + (it.g * t.lanes + l0) * lane.stride_c
                   + (seg.plane + m * t.lane_planes) * lane.stride_w)
@@ -164,21 +185,22 @@ cdef int64_t run_lanes(const Table* t, const Item* it, Segment* seg, const Opera
     return work
 
 
-cdef int64_t run_item(const Table* t, const Operand* lane, const Operand* row, int64_t index,
-                      char* scratch, char* partials) noexcept nogil:
+cdef int64_t run_item(const Table* t, const Arrays* v, int64_t index, char* scratch) \
+        noexcept nogil:
     """Add up one slot for one part of the result."""
-    cdef Item it = item_of(t, index)
+    cdef Item it = item_of(t, index, v.l_blocks)
     cdef int64_t size = t.ops.computed, tiles = t.N * t.tiles_per_n, work = 0
-    cdef int64_t block = t.l_blocks * t.lb * t.rb * t.S, first = it.slot * tiles // t.slots
+    cdef int64_t block = it.l_blocks * t.lb * t.rb * t.S, first = it.slot * tiles // t.slots
     cdef int64_t end = (it.slot + 1) * tiles // t.slots
     cdef int64_t i, n = -1, s = 0, before = 0, m, in_n, pending = 0
-    cdef char* total = partials + index * block * size
+    cdef char* total = partial_sums(t, v, &it)
     cdef char* transposed = scratch
     cdef char* panel = transposed + t.tile * t.lb * size
     # A slot that is short enough needs no second level of summation.
     cdef bint direct = end - first <= t.flush
     cdef char* sums = total if direct else panel + t.rb * t.panel.row * size
-    cdef Operand raw = row[0]
+    cdef const Operand* row = &v.row
+    cdef Operand raw = v.row
     cdef Segment* seg
     memset(total, 0, block * size)
     if t.filled_up:  # nobody uses the sums of these lanes, but denormals there would cost time
@@ -197,10 +219,10 @@ cdef int64_t run_item(const Table* t, const Operand* lane, const Operand* row, i
         if t.tiles[seg.tile].packed:
             raw.ops = t.pair_ops if t.tiles[seg.tile].pairs else t.ops
             pack_panel(&t.panel, &raw, panel, n, it.g * t.rows + it.r0, it.rows, m)
-            work += run_lanes(t, &it, seg, lane, panel, t.panel.row * raw.ops.computed, n, m,
+            work += run_lanes(t, v, &it, seg, panel, t.panel.row * raw.ops.computed, n, m,
                               transposed, sums)
         else:
-            work += run_lanes(t, &it, seg, lane,
+            work += run_lanes(t, v, &it, seg,
                               row.data + n * row.stride_n
                               + (it.g * t.rows + it.r0) * row.stride_c + m * size,
                               row.stride_c, n, m, transposed, sums)
@@ -212,20 +234,22 @@ cdef int64_t run_item(const Table* t, const Operand* lane, const Operand* row, i
     return work
 
 
-cdef void finish(const Table* t, int64_t index, char* partials, char* out,
-                 const pack_ops* out_ops) noexcept nogil:
+cdef void finish(const Table* t, const Arrays* v, int64_t index) noexcept nogil:
     """Add the slots of some row channels of one block in order and store them as out[K][C][S]."""
     cdef int64_t groups = (t.rb + t.finished - 1) // t.finished
-    cdef int64_t part = index // (t.l_blocks * groups), i = index // groups % t.l_blocks
-    cdef Item it = item_of(t, part * t.slots)
+    cdef int64_t part = index // (t.all_l_blocks * groups)
+    cdef Item it = item_of(t, part * t.slots, t.all_l_blocks)
     cdef int64_t r0 = index % groups * t.finished, size = t.ops.computed
     cdef int64_t block = t.lb * t.rb * t.S * size, row = t.row_step * t.lb
-    cdef int64_t l0 = it.l0 + i * t.lb, lanes = min(t.lb, t.lanes - l0)
-    cdef int64_t rows = min(t.finished, it.rows - r0), r, slot, at, lane_step, row_step
-    cdef char* first = partials + (part * t.slots * t.l_blocks + i) * block + r0 * row * size
-    block *= t.l_blocks  # from slot to slot
-    if rows <= 0 or i >= it.l_blocks:
+    cdef int64_t rows = min(t.finished, it.rows - r0), r, slot, at, lane_step, row_step, i, l0, lanes
+    cdef char* first
+    if rows <= 0:
         return
+    it.l_block = index // groups % t.all_l_blocks
+    first = partial_sums(t, v, &it) + r0 * row * size
+    l0 = it.l_block * t.lb
+    lanes = min(t.lb, t.lanes - l0)
+    block *= t.all_l_blocks  # from slot to slot
     for slot in range(1, t.slots):
         for r in range(rows):
             for i in range(t.S):
@@ -238,8 +262,8 @@ cdef void finish(const Table* t, int64_t index, char* partials, char* out,
     else:
         at = ((it.g * t.rows + r0) * t.lanes + l0) * t.S
         lane_step, row_step = t.S, t.lanes * t.S
-    out_ops.gather(out + at * out_ops.stored, lane_step * out_ops.stored,
-                   row_step * out_ops.stored, first, row, t.tap, t.lb, lanes, rows, t.S)
+    v.out_ops.gather(v.out + at * v.out_ops.stored, lane_step * v.out_ops.stored,
+                     row_step * v.out_ops.stored, first, row, t.tap, t.lb, lanes, rows, t.S)
 
 
 @cython.final
@@ -276,18 +300,20 @@ cdef class WeightGradient:
         t.lane_planes, t.row_planes = lane_planes, sh.row_planes
         t.tile, t.lb, t.rb, t.slots, t.flush = bl.tile, bl.lb, bl.rb, bl.slots, bl.flush
         t.l_blocks, t.filled_up = bl.l_blocks, sh.lanes % bl.lb != bl.last_lb
+        t.all_l_blocks = (t.lanes + t.lb - 1) // t.lb
+        t.all_r_blocks = (t.rows + t.rb - 1) // t.rb
         t.tiles_per_n = sum([seg[3] for seg in program.segments])
         t.row_step = program.row_step
         t.finished = min(t.rb, max(1, 256 // t.S))  # a lane's sums are lines of L1 then
         t.lanes_are_filters = lanes_are_filters
         t.ops, t.pair_ops = pack_ops_of(dtype), pack_ops_of(3)
         self.in_place = not bl.packed
-        self.items = (t.slots * t.groups
-                      * ((t.lanes + t.l_blocks * t.lb - 1) // (t.l_blocks * t.lb))
-                      * ((t.rows + t.rb - 1) // t.rb))
+        self.items = (t.slots * t.groups * t.all_r_blocks
+                      * ((t.all_l_blocks + t.l_blocks - 1) // t.l_blocks))
         self.scratch_bytes = t.ops.computed * (
             t.tile * t.lb + t.rb * t.panel.row + t.l_blocks * t.lb * t.rb * t.S)
-        self.shared_bytes = t.ops.computed * t.l_blocks * t.lb * t.rb * t.S * self.items
+        self.shared_bytes = t.ops.computed * t.lb * t.rb * t.S * (
+            t.slots * t.groups * t.all_r_blocks * t.all_l_blocks)
 
     def run(self, cnp.ndarray lane_array, cnp.ndarray row_array, cnp.ndarray out, int out_dtype,
             int threads):
@@ -296,28 +322,37 @@ cdef class WeightGradient:
         Returns -1, and does nothing, if the program reads rows in place and these are not plain.
         """
         cdef Table* t = &self.t
-        cdef Operand lane = operand(lane_array, t.lane_planes, t.ops)
-        cdef Operand row = operand(row_array, t.row_planes, t.ops)
-        cdef const pack_ops* out_ops = pack_ops_of(out_dtype)
-        cdef char* result = <char*> cnp.PyArray_DATA(out)
-        cdef int64_t i, work = 0, items = self.items
-        cdef int64_t rows = (items // t.slots * t.l_blocks
-                             * ((t.rb + t.finished - 1) // t.finished))
+        cdef Arrays v
+        cdef int64_t i, l_items, work = 0, blocks = t.slots * t.groups * t.all_r_blocks
+        cdef int64_t items, finished
         cdef Scratch scratch
         if self.in_place and not cnp.PyArray_ISCARRAY_RO(row_array):
             return -1
-        threads = team_of(min(threads, items))
+        v.lane = operand(lane_array, t.lane_planes, t.ops)
+        v.row = operand(row_array, t.row_planes, t.ops)
+        v.out_ops = pack_ops_of(out_dtype)
+        v.out = <char*> cnp.PyArray_DATA(out)
+        threads = team_of(min(threads, blocks * t.all_l_blocks))
+        # Items are divided only where they are few for the threads, because each part packs the
+        # panel again.
+        l_items = (t.all_l_blocks + t.l_blocks - 1) // t.l_blocks
+        if threads > 1:
+            l_items = max(l_items, min(t.all_l_blocks, (4 * threads + blocks - 1) // blocks))
+        v.l_blocks = (t.all_l_blocks + l_items - 1) // l_items
+        items = blocks * ((t.all_l_blocks + v.l_blocks - 1) // v.l_blocks)
+        finished = (t.groups * t.all_r_blocks * t.all_l_blocks
+                    * ((t.rb + t.finished - 1) // t.finished))
         scratch = Scratch(threads, self.scratch_bytes, self.shared_bytes)
+        v.partials = scratch.shared
         with nogil:
             if threads == 1:
                 for i in range(items):
-                    work += run_item(t, &lane, &row, i, scratch.own(0), scratch.shared)
-                for i in range(rows):
-                    finish(t, i, scratch.shared, result, out_ops)
+                    work += run_item(t, &v, i, scratch.own(0))
+                for i in range(finished):
+                    finish(t, &v, i)
             else:
                 for i in prange(items, num_threads=threads, schedule="dynamic", chunksize=1):
-                    work += run_item(t, &lane, &row, i, scratch.own(threadid()),
-                                     scratch.shared)
-                for i in prange(rows, num_threads=threads, schedule="static"):
-                    finish(t, i, scratch.shared, result, out_ops)
+                    work += run_item(t, &v, i, scratch.own(threadid()))
+                for i in prange(finished, num_threads=threads, schedule="static"):
+                    finish(t, &v, i)
         return work
