@@ -18,6 +18,8 @@ REACH_BYTES = 2**30
 ITEMS = 32
 # A call of a kernel should do at least this many multiply-adds, or its fixed cost shows.
 CALL_WORK = 2**14
+# And a work item this many.
+ITEM_WORK = 2**18
 # Positions that one tap reduces at a time: their sums are loaded and stored for each.
 _ONE_TAP_TILE = 512
 
@@ -47,9 +49,10 @@ def round_up(a: int, b: int) -> int:
     return ceil_div(a, b) * b
 
 
-def even_parts(extent: int, limit: int) -> int:
-    """Size of the parts when `extent` is cut into the fewest, nearly equal parts <= limit."""
-    return ceil_div(extent, ceil_div(extent, limit))
+def even_parts(extent: int, limit: int, multiple: int = 1) -> int:
+    """Size of the parts when `extent` is cut into the fewest, nearly equal parts <= limit; their
+    number is to be a multiple of `multiple`."""
+    return ceil_div(extent, round_up(ceil_div(extent, limit), multiple))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +138,10 @@ def _tile(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) -> 
     return round_up(even_parts(width, tile), lanes)
 
 
-def _chunk(sh: CorrelateShape, m: Machine, tile: int, width: int, reach: int, packed: bool) -> int:
+def _chunk(sh: CorrelateShape, m: Machine, tile: int, reach: int, packed: bool) -> int:
+    width, taps, _ = _longest(sh.phases)
     share = ceil_div(width * sh.N * sh.groups, ITEMS)  # columns an item may have
+    share = max(share, ceil_div(ITEM_WORK, sh.C * sh.K * max(1, taps)))
     if packed:
         # The panel stays in half the second-level cache, together with its halo.
         columns = m.l2_bytes // 2 // (sh.C * sh.item * sh.planes) - reach
@@ -203,7 +208,7 @@ def _filters_in_lanes(
         nb, tile, chunk = _batch_block(sh, width), width, width
         reason = f"rows of {width} columns: filters in the lanes, n = columns x rows of the batch"
     else:
-        chunk = _chunk(sh, m, 4 * lanes, width, reach, True)
+        chunk = _chunk(sh, m, 4 * lanes, reach, True)
         nb, tile = 1, min(chunk, 16 * lanes)
         chunk = round_up(chunk, tile)
         reason = f"{sh.C} channels, {taps} taps, {sh.K} filters: filters in the lanes"
@@ -243,7 +248,7 @@ def correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
             )
         )
     tile = _tile(sh, m, width, taps, reach)
-    chunk = _chunk(sh, m, tile, width, reach, packed)
+    chunk = _chunk(sh, m, tile, reach, packed)
     kb = _filter_block(sh, m, taps)
     direct = sh.direct_out and sh.known_out and sh.out_width * kb * sh.item < REACH_BYTES
     reasons.append("rows written in place" if direct else "compact tile, then the rows")
@@ -396,12 +401,13 @@ def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
         tile = min(m.l2_bytes // 8 // (lb * sh.item), panel // rb - halo)
         tile, blocks = min(16 * step, tile // step * step), l_parts * ceil_div(sh.rows, rb)
     tile = min(max(step, tile), round_up(width, step))
+    tiles = max(1, sh.N * sum(ceil_div(phase.count, tile) for phase in sh.phases))
+    slots = min(ceil_div(ITEMS, blocks), tiles, 2**26 // (size * sh.taps * sh.item), most_slots)
+    slots = 1 << max(1, slots).bit_length() - 1
+    # As many tiles in every slot, so that threads finish together.
+    tile = round_up(even_parts(width, tile, slots // gcd(sh.N, slots)), step)
     # In pairs, borders are FP32.
     border = max(step, min(step if pairs else 4 * step, tile, (panel // rb - halo) // step * step))
-    tiles = max(1, sh.N * sum(ceil_div(phase.count, tile) for phase in sh.phases))
-    slots = max(
-        1, min(ceil_div(ITEMS, blocks), tiles, 2**26 // (size * sh.taps * sh.item), most_slots)
-    )
     flush = max(1, 2**14 // tile)
     return WeightBlocking(
         lists,

@@ -18,7 +18,13 @@ from xsmmconv._panel cimport Operand, Panel, Window, pack_panel, pack_transposed
 cnp.import_array()
 
 cdef extern from "_team.h" nogil:
+    ctypedef struct team_share:
+        pass
+    enum:
+        TEAM_SHARES
     int team_of(int wanted)
+    void team_divide(team_share* shares, int64_t items, int threads)
+    int64_t team_next(team_share* shares, int me)
 
 
 cdef struct Call:
@@ -277,6 +283,16 @@ cdef int64_t run_item(const Table* t, const Arrays* v, int64_t item, char* scrat
     return work
 
 
+cdef int64_t run_items(const Table* t, const Arrays* v, team_share* shares, int member,
+                       char* scratch) noexcept nogil:
+    """The items of one member of a team."""
+    cdef int64_t work = 0, item = team_next(shares, member)
+    while item >= 0:
+        work += run_item(t, v, item, scratch)
+        item = team_next(shares, member)
+    return work
+
+
 @cython.final
 cdef class Correlate:
     """An immutable program of engine 1, ready to be executed by any number of threads."""
@@ -373,6 +389,7 @@ cdef class Correlate:
         """
         cdef Table* t = &self.t
         cdef Arrays v
+        cdef team_share[TEAM_SHARES] shares
         cdef int64_t work = 0, i, items = self.items, blocks = (t.K + t.kb - 1) // t.kb
         cdef Scratch scratch
         if not t.packed and not cnp.PyArray_ISCARRAY_RO(source):
@@ -406,6 +423,7 @@ cdef class Correlate:
                 for i in range(items):
                     work += run_item(t, &v, i, scratch.own(0))
             else:
-                for i in prange(items, num_threads=threads, schedule="dynamic", chunksize=1):
-                    work += run_item(t, &v, i, scratch.own(threadid()))
+                team_divide(shares, items, threads)
+                for i in prange(threads, num_threads=threads, schedule="static", chunksize=1):
+                    work += run_items(t, &v, shares, i, scratch.own(threadid()))
         return work

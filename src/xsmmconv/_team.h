@@ -1,4 +1,4 @@
-/* How many threads a call may ask the OpenMP runtime for.
+/* How many threads a call may ask the OpenMP runtime for, and which items each of them works on.
  *
  * The runtime ends the process where it cannot create a thread (a memory limit, a limit on
  * processes). So what a caller asks for the first time is tried out before, with threads that do
@@ -8,6 +8,7 @@
 #define XSMMCONV_TEAM_H
 
 #include <pthread.h>
+#include <stdint.h>
 #include <stdlib.h>
 
 static void* team_member(void* gate)
@@ -42,6 +43,38 @@ static int team_of(int wanted)
   static __thread int found __attribute__((tls_model("initial-exec"))) = 1;
   if (found < wanted) found = team_tried(wanted);
   return found < wanted ? found : wanted;
+}
+
+/* The items of a call, in shares of neighbours: a thread begins with the same ones call after call,
+ * so that the rows it reads and writes stay in its cache. Then it helps the others.
+ */
+enum { TEAM_SHARES = 64 };
+typedef struct {
+  int64_t next;
+  int64_t end;
+  char rest_of_line[48];
+} team_share;
+
+static void team_divide(team_share* shares, int64_t items, int threads)
+{
+  for (int i = 0; i < TEAM_SHARES; ++i) {
+    const int count = threads < TEAM_SHARES ? threads : TEAM_SHARES;
+    shares[i].next = i < count ? items * i / count : 0;
+    shares[i].end = i < count ? items * (i + 1) / count : 0;
+  }
+}
+
+/* The next item of member `me`, or -1. */
+static int64_t team_next(team_share* shares, int me)
+{
+  for (int i = 0; i < TEAM_SHARES; ++i) {
+    team_share* const share = shares + (me + i) % TEAM_SHARES;
+    if (__atomic_load_n(&share->next, __ATOMIC_RELAXED) < share->end) {
+      const int64_t item = __atomic_fetch_add(&share->next, 1, __ATOMIC_RELAXED);
+      if (item < share->end) return item;
+    }
+  }
+  return -1;
 }
 
 #endif

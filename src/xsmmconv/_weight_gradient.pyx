@@ -19,7 +19,13 @@ from xsmmconv._panel cimport Operand, Panel, Window, pack_panel
 cnp.import_array()
 
 cdef extern from "_team.h" nogil:
+    ctypedef struct team_share:
+        pass
+    enum:
+        TEAM_SHARES
     int team_of(int wanted)
+    void team_divide(team_share* shares, int64_t items, int threads)
+    int64_t team_next(team_share* shares, int me)
 
 
 cdef struct Call:
@@ -266,6 +272,16 @@ cdef void finish(const Table* t, const Arrays* v, int64_t index) noexcept nogil:
                      row_step * v.out_ops.stored, first, row, t.tap, t.lb, lanes, rows, t.S)
 
 
+cdef int64_t run_items(const Table* t, const Arrays* v, team_share* shares, int member,
+                       char* scratch) noexcept nogil:
+    """The items of one member of a team."""
+    cdef int64_t work = 0, item = team_next(shares, member)
+    while item >= 0:
+        work += run_item(t, v, item, scratch)
+        item = team_next(shares, member)
+    return work
+
+
 @cython.final
 cdef class WeightGradient:
     """An immutable program of engine 2, ready to be executed by any number of threads."""
@@ -323,6 +339,7 @@ cdef class WeightGradient:
         """
         cdef Table* t = &self.t
         cdef Arrays v
+        cdef team_share[TEAM_SHARES] shares
         cdef int64_t i, l_items, work = 0, blocks = t.slots * t.groups * t.all_r_blocks
         cdef int64_t items, finished
         cdef Scratch scratch
@@ -351,8 +368,9 @@ cdef class WeightGradient:
                 for i in range(finished):
                     finish(t, &v, i)
             else:
-                for i in prange(items, num_threads=threads, schedule="dynamic", chunksize=1):
-                    work += run_item(t, &v, i, scratch.own(threadid()))
+                team_divide(shares, items, threads)
+                for i in prange(threads, num_threads=threads, schedule="static", chunksize=1):
+                    work += run_items(t, &v, shares, i, scratch.own(threadid()))
                 for i in prange(finished, num_threads=threads, schedule="static"):
                     finish(t, &v, i)
         return work
