@@ -90,6 +90,7 @@ class CorrelateBlocking:
     cb: int  # channels of a list entry (lists over taps)
     chunk: int  # columns of a work item
     reasons: tuple[str, ...]
+    split: int = 1  # one filter: its taps are so many filters with fewer taps
 
 
 def multiply_pairs(channels: int, phases: tuple[Phase, ...], m: Machine) -> bool:
@@ -152,6 +153,8 @@ def _chunk(sh: CorrelateShape, m: Machine, tile: int, reach: int, packed: bool) 
 def _lists(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) -> tuple[str, str]:
     """Kind of the lists, and why. The longer k wins, or no panel for few channels."""
     channels = min(sh.C, 64)
+    if _split(sh, m, width, taps, reach) > 1:
+        return "channels", f"one filter, k = {taps} taps in parts"
     if sh.pairs:
         return "taps", f"k = {sh.channels} channels, in pairs of BF16"
     if not m.overlap:
@@ -227,6 +230,25 @@ def _filters_in_lanes(
     )
 
 
+def _split(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) -> int:
+    """In how many parts the taps of a single filter are taken. A kernel with one column in B loads
+    a vector for every multiply-add; with three, one for three. Parts of equal length are best."""
+    single = len(sh.phases) == 1 and len(sh.phases[0].runs) == 1 and sh.K == 1
+    # The ends of tiles and the borders, where nothing is gained, should be a small part.
+    worth = taps >= 12 and sh.C >= 6 and width >= 512 + (4 * reach if _trimmed(sh) else 0)
+    if not (single and worth and m.overlap) or _split_tile(sh, m, width, reach) < 512:
+        return 1
+    return 2 if taps % 3 and taps % 2 == 0 else 3
+
+
+def _split_tile(sh: CorrelateShape, m: Machine, width: int, reach: int) -> int:
+    """Columns of a tile whose taps are split, wide because its ends are single columns of B again.
+    A panel of it would fit L2."""
+    share = max(1024, min(4096, ceil_div(width * sh.N * sh.groups, ITEMS)))
+    fits = 3 * m.l2_bytes // 4 // (sh.C * sh.item) - reach
+    return min(round_up(even_parts(width, share), 64), fits // 64 * 64)
+
+
 def correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
     width, taps, reach = _longest(sh.phases)
     lists, why = _lists(sh, m, width, taps, reach)
@@ -249,6 +271,12 @@ def correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
         )
     tile = _tile(sh, m, width, taps, reach)
     chunk = _chunk(sh, m, tile, reach, packed)
+    split, cb = _split(sh, m, width, taps, reach), _channel_block(sh, taps)
+    if split > 1:
+        tile = chunk = _split_tile(sh, m, width, reach)
+        # What so many channels read of a block of columns stays in L1.
+        cb = even_parts(sh.C, max(1, m.l1_bytes // 3 // ((4 * lanes + reach) * sh.item)))
+        reasons.append(f"one filter: {taps} taps in {split} parts, added up at the end")
     kb = _filter_block(sh, m, taps)
     direct = sh.direct_out and sh.known_out and sh.out_width * kb * sh.item < REACH_BYTES
     reasons.append("rows written in place" if direct else "compact tile, then the rows")
@@ -265,9 +293,10 @@ def correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
         tile,
         border,
         kb,
-        _channel_block(sh, taps),
+        cb,
         chunk,
         tuple(reasons),
+        split,
     )
 
 

@@ -43,8 +43,10 @@ cdef struct Tile:
     int64_t first_call
     int64_t calls
     int64_t fill         # no call covers the whole tile: zero it first
-    int64_t border       # one channel, one filter: the first of `calls` border taps, or -1
+    int64_t border       # the first of the border taps, or -1: one channel and one filter
+    int64_t taps
     int64_t work         # multiply-adds of these
+    int64_t partial      # calls for partial sums, which then are what the border taps add up
 
 
 cdef struct Segment:
@@ -108,27 +110,47 @@ cdef struct Table:
     bint direct
     bint unreached       # there are columns that no phase covers: exact zeros, or the bias
     int64_t compact_bytes
+    int64_t partial_bytes
     const pack_ops* source_ops
     const pack_ops* computed_ops
     const pack_ops* out_ops
 
 
+cdef int64_t run_partial(const Table* t, Tile* tile, const char* source, const char* weight,
+                         char* result, char* partial, int64_t width) noexcept nogil:
+    """The part of a tile that is not added up by a kernel; returns the multiply-adds issued."""
+    cdef int64_t i, work = tile.work
+    cdef float single = 1
+    cdef double double_ = 1
+    cdef Call* call
+    for i in range(tile.partial):
+        call = &t.calls[tile.first_call + i]
+        call.kernel(source + call.a, weight + call.b, partial + call.c, &call.count,
+                    t.offsets_a + call.first, t.offsets_b + call.first)
+        work += call.work
+    if tile.partial:
+        source = partial
+        weight = <char*> &single if t.source_ops.computed == 4 else <char*> &double_
+    t.computed_ops.border(result, source, weight, t.border_taps + tile.border, tile.taps, width)
+    return work
+
+
 cdef int64_t run_tile(const Table* t, Tile* tile, const char* source, const char* weight,
-                      char* result, int64_t ldc, int64_t width, int64_t filters) noexcept nogil:
+                      char* result, char* partial, int64_t ldc, int64_t width, int64_t filters) \
+        noexcept nogil:
     """All kernel calls of one tile for one block of filters; returns the multiply-adds issued."""
     cdef int64_t i, k, work = 0, size = t.source_ops.computed
     cdef bint tail = filters != t.kb
     cdef Call* call
     cdef kernel_t kernel
     if tile.border >= 0:
-        t.computed_ops.border(result, source, weight, t.border_taps + tile.border, tile.calls, width)
-        return tile.work
+        work = run_partial(t, tile, source, weight, result, partial, width)
     if tile.fill and t.filters_in_lanes:
         memset(result, 0, width * t.nb * t.kb * size)
     elif tile.fill:
         for k in range(filters):
             memset(result + k * ldc * size, 0, width * size)
-    for i in range(tile.calls):
+    for i in range(tile.partial, tile.calls):
         call = &t.calls[tile.first_call + i]
         kernel = call.tail if tail else call.kernel
         if t.filters_in_lanes:
@@ -187,8 +209,8 @@ cdef int64_t run_segment(const Table* t, const Arrays* v, Phase* phase, Segment*
                + (phase.first + m * phase.step) * stored)
         at = m % t.tile if t.filters_in_lanes else 0
         result = out if t.direct else compact + at * t.nb * t.kb * size
-        work += run_tile(t, &t.tiles[seg.tile], base + m * t.column * size, weight, result, ldc,
-                         seg.width, filters)
+        work += run_tile(t, &t.tiles[seg.tile], base + m * t.column * size, weight, result,
+                         compact + t.compact_bytes, ldc, seg.width, filters)
         if t.filters_in_lanes:
             # All of a tile together: at a border its segments are narrow.
             if at + seg.width == t.tile or m + seg.width == phase.count:
@@ -263,7 +285,7 @@ cdef int64_t run_item(const Table* t, const Arrays* v, int64_t item, char* scrat
     cdef int64_t m0 = chunk * t.chunk, size = t.source_ops.computed, work = 0, block, p, s
     cdef int64_t blocks = (t.K + t.kb - 1) // t.kb
     cdef char* compact = scratch
-    cdef char* panel = scratch + t.compact_bytes
+    cdef char* panel = scratch + t.compact_bytes + t.partial_bytes
     cdef const char* base
     cdef Phase* phase
     if t.filters_in_lanes:
@@ -342,13 +364,14 @@ cdef class Correlate:
         t.filters_in_lanes = bl.lanes == "filters"
         t.nb, t.column = bl.nb, source.column
         self.items = t.N // t.nb * t.groups * t.chunks
-        # The compact tile (and its transpose), then the panel.
+        # The compact tile (and its transpose), partial sums, then the panel.
         t.compact_bytes = 0 if t.direct else t.kb * t.tile * sh.item * (
             t.nb + 1 if t.filters_in_lanes else 1)
+        t.partial_bytes = program.partial * sh.item
         panel = t.C * t.panel.row if t.packed else 0
         if t.filters_in_lanes:
             panel = t.column * sum([w.width for w in source.windows])
-        self.scratch_bytes = t.compact_bytes + panel * sh.item
+        self.scratch_bytes = t.compact_bytes + t.partial_bytes + panel * sh.item
         self.shared_bytes = weight.group * sh.groups * t.source_ops.computed if weight.packed else 0
         self.swapped = swapped
 

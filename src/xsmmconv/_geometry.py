@@ -103,6 +103,16 @@ def backward_data_phases(W: int, S: int, Q: int, s: int, d: int, pl: int) -> tup
     return tuple(sorted(phases, key=lambda phase: phase.first))
 
 
+def split_taps(phase: Phase, parts: int) -> Phase:
+    """The same phase with every run cut into `parts`: part r has the taps r, r + parts, ..."""
+    runs = []
+    for run in phase.runs:
+        for r in range(parts):
+            shift, spacing = run.shift + r * run.spacing, run.spacing * parts
+            runs.append(Run(run.taps[r::parts], run.plane, run.length, shift, spacing))
+    return Phase(phase.first, phase.step, phase.count, tuple(runs))
+
+
 def valid_pairs(W: int, S: int, Q: int, s: int, d: int, pl: int) -> int:
     """E = #{(q, t): 0 <= q*s + t*d - pl < W}, the same for all passes."""
     total = 0

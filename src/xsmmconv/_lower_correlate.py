@@ -10,8 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from xsmmconv._blocking import CorrelateBlocking, CorrelateShape, ceil_div, kernel_type
-from xsmmconv._geometry import Phase, Rectangle, cover, pieces, walk
+from xsmmconv._blocking import (
+    CorrelateBlocking,
+    CorrelateShape,
+    ceil_div,
+    kernel_type,
+    round_up,
+)
+from xsmmconv._geometry import Phase, Rectangle, cover, pieces, split_taps, walk
 from xsmmconv._layout import SourceLayout, in_place, panel, transposed_panel
 
 
@@ -44,6 +50,7 @@ class Program:
     segments: list[tuple] = field(default_factory=list)
     phases: list[tuple] = field(default_factory=list)
     kernels: dict[tuple, int] = field(default_factory=dict)
+    partial: int = 0  # elements of the partial sums of a tile
 
 
 def weight_layout(
@@ -215,7 +222,40 @@ class _Lowering:
                 if lo < hi:
                     taps.append((source.positions[r][j] * item, weight.tap[t] * item, lo, hi))
                     work += hi - lo
-        return 0, len(taps) - start, 0, start, work
+        return 0, 0, 0, start, len(taps) - start, work, 0
+
+    def split_tile(self, rects: list[Rectangle], width: int) -> tuple[int, ...]:
+        """One filter, whose taps are as many filters with fewer taps: row r of a matrix product
+        has the taps r, r + R, ..., and is added to the result r tap distances to the left. Where
+        columns at either end lack some of the rows, kernels add what these would have held."""
+        program, source, weight = self.program, self.program.source, self.program.weight
+        rows, item, C = self.bl.split, self.sh.item, self.sh.C
+        run = self.run_list[rects[0].run]
+        step, kind = run.spacing // rows, kernel_type(item, False)
+        halo, start = (rows - 1) * step, len(program.calls)
+        columns = width - halo
+        ldc = round_up(columns, 64 // item) + 64 // item
+        entries = [(c * source.row, c * weight.c) for c in range(C)]
+        offsets = self.offset_list("split", entries)
+        least = rects[-1].j1
+        for j, k, n in (0, least, rows), (least, 1, sum(r.j1 > least for r in rects)):
+            for c in range(0, C if n else 0, self.bl.cb):
+                shape = kind, columns, n, k, run.spacing, C * weight.c, ldc, int(j + c > 0)
+                program.kernels[shape] = kernel = self.kernel(*shape)
+                a = source.positions[rects[0].run][j] + halo + c * source.row
+                b, count = weight.tap[run.taps[j]] + c * weight.c, min(self.bl.cb, C - c)
+                program.calls.append(
+                    (kernel, 0, columns * n * k * count, 0, a * item, b * item, 0, offsets, count)
+                )
+        partial, taps = len(program.calls) - start, len(program.border_taps)
+        program.partial = max(program.partial, rows * ldc)
+        for r, rect in enumerate(rects):
+            left, right = halo - r * step, width - r * step
+            program.border_taps.append(((r * ldc - left) * item, 0, left, right))
+            for a, b in (0, left), (right, width):
+                if a < b:
+                    self.calls_by_channels([Rectangle(rect.run, a, b, 0, rect.j1)], 0, 1)
+        return start, len(program.calls) - start, 0, taps, rows, 0, partial
 
     def tile(self, phase: Phase, first_run: int, a: int, b: int) -> int:
         """Index of the program of tile [a, b); equal programs are stored once."""
@@ -236,10 +276,14 @@ class _Lowering:
             if len(whole) < len(rects) and self.sh.C == self.sh.K == 1:
                 program.tiles.append(self.border_tile(phase, first_run, a, b))
                 return self.tiles[key]
+            halo = self.spacing * (self.bl.split - 1) // self.bl.split
+            if 1 < self.bl.split == len(whole) == len(rects) and b - a >= 8 * halo:
+                program.tiles.append(self.split_tile(sorted(rects), b - a))
+                return self.tiles[key]
             for _, group in groupby(rects, lambda r: (r.a, r.b)):
                 emit(list(group), a, beta)
                 beta = 1
-            program.tiles.append((start, len(program.calls) - start, int(fill), -1, 0))
+            program.tiles.append((start, len(program.calls) - start, int(fill), -1, 0, 0, 0))
         return self.tiles[key]
 
     def phase(self, phase: Phase, first_run: int):
@@ -258,7 +302,8 @@ def lower_correlate(
     sh: CorrelateShape, bl: CorrelateBlocking, S: int, natural: bool, kernel
 ) -> Program:
     """`kernel(type, m, n, k, lda, ldb, ldc, beta)` gives the address of a kernel."""
-    run_list = [run for phase in sh.phases for run in phase.runs]
+    phases = [split_taps(phase, bl.split) for phase in sh.phases]
+    run_list = [run for phase in phases for run in phase.runs]
     if bl.lanes == "filters":
         source = transposed_panel(run_list, bl.chunk, sh.C, bl.nb, sh.item)
     elif bl.packed:
@@ -268,7 +313,7 @@ def lower_correlate(
     program = Program(source, weight_layout(sh, bl, run_list, S, natural))
     lowering = _Lowering(sh, bl, program, run_list, kernel)
     first_run = 0
-    for phase in sh.phases:
+    for phase in phases:
         lowering.phase(phase, first_run)
         first_run += len(phase.runs)
     return program
