@@ -139,13 +139,13 @@ def _tile(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) -> 
     return round_up(even_parts(width, tile), lanes)
 
 
-def _chunk(sh: CorrelateShape, m: Machine, tile: int, reach: int, packed: bool) -> int:
+def _chunk(sh: CorrelateShape, tile: int, reach: int, panel_bytes: int) -> int:
+    """Columns of an item; `panel_bytes` bound its panel with the halo, if there is one."""
     width, taps, _ = _longest(sh.phases)
     share = ceil_div(width * sh.N * sh.groups, ITEMS)  # columns an item may have
     share = max(share, ceil_div(ITEM_WORK, sh.C * sh.K * max(1, taps)))
-    if packed:
-        # The panel stays in half the second-level cache, together with its halo.
-        columns = m.l2_bytes // 2 // (sh.C * sh.item * sh.planes) - reach
+    if panel_bytes:
+        columns = panel_bytes // (sh.C * sh.item * sh.planes) - reach
         share = min(max(share, 4 * tile, reach), columns)
     return round_up(min(max(share, tile), width, 8192), tile)
 
@@ -211,8 +211,9 @@ def _filters_in_lanes(
         nb, tile, chunk = _batch_block(sh, width), width, width
         reason = f"rows of {width} columns: filters in the lanes, n = columns x rows of the batch"
     else:
-        chunk = _chunk(sh, m, 4 * lanes, reach, True)
-        nb, tile = 1, min(chunk, 16 * lanes)
+        # Each chunk streams all weights, so it is as wide as L2 lets it be. (12: see below.)
+        chunk = even_parts(width, _chunk(sh, 4 * lanes, reach, 3 * m.l2_bytes // 4))
+        nb, tile = 1, round_up(even_parts(chunk, 16 * lanes), 12)
         chunk = round_up(chunk, tile)
         reason = f"{sh.C} channels, {taps} taps, {sh.K} filters: filters in the lanes"
     # Few filters leave accumulators for many columns, which share what is read of the weights:
@@ -233,7 +234,7 @@ def _filters_in_lanes(
 def _split(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) -> int:
     """In how many parts the taps of a single filter are taken. A kernel with one column in B loads
     a vector for every multiply-add; with three, one for three. Parts of equal length are best."""
-    single = len(sh.phases) == 1 and len(sh.phases[0].runs) == 1 and sh.K == 1
+    single = len(sh.phases) == 1 and len(sh.phases[0].runs) == 1 and sh.K == 1 and not sh.pairs
     # The ends of tiles and the borders, where nothing is gained, should be a small part.
     worth = taps >= 12 and sh.C >= 6 and width >= 512 + (4 * reach if _trimmed(sh) else 0)
     if not (single and worth and m.overlap) or _split_tile(sh, m, width, reach) < 512:
@@ -270,7 +271,7 @@ def correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
             )
         )
     tile = _tile(sh, m, width, taps, reach)
-    chunk = _chunk(sh, m, tile, reach, packed)
+    chunk = _chunk(sh, tile, reach, m.l2_bytes // 2 if packed else 0)
     split, cb = _split(sh, m, width, taps, reach), _channel_block(sh, taps)
     if split > 1:
         tile = chunk = _split_tile(sh, m, width, reach)

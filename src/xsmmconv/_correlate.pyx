@@ -27,6 +27,10 @@ cdef extern from "_team.h" nogil:
     int64_t team_next(team_share* shares, int me)
 
 
+cdef enum:
+    ONE_TAP_FILTERS = 64  # packed together
+
+
 cdef struct Call:
     kernel_t kernel      # for kb filters
     kernel_t tail        # for the last, smaller block of filters
@@ -261,6 +265,21 @@ cdef void pack_weight_block(const Table* t, const char* src, const Py_ssize_t* s
                               src + c * strides[2] + i * strides[3], strides[1], filters)
 
 
+cdef void pack_one_tap(const Table* t, const char* src, const Py_ssize_t* strides, char* dst,
+                       int64_t row) noexcept nogil:
+    """The same for some filters of one tap that are neighbours, as in backward data: a matrix to
+    be transposed."""
+    cdef int64_t blocks = (t.K + ONE_TAP_FILTERS - 1) // ONE_TAP_FILTERS, c = 0
+    cdef int64_t g = row // blocks, k = row % blocks * ONE_TAP_FILTERS, size = t.source_ops.computed
+    dst += (g * t.weight_group + k * t.weight_k) * size
+    src += g * strides[0] + k * strides[1]
+    while c < t.C:
+        t.source_ops.transpose(dst, t.weight_k, src + c * strides[2], strides[2], strides[1],
+                               min(t.cb, t.C - c), min(ONE_TAP_FILTERS, t.K - k))
+        c += t.cb
+        dst += t.weight_block * size
+
+
 cdef void fill_row(const Table* t, const Arrays* v, int64_t row) noexcept nogil:
     """Store what a row of the output holds where no tap reaches it."""
     cdef char[2048] zeros
@@ -385,17 +404,22 @@ cdef class Correlate:
         cdef Table* t = &self.t
         cdef const char* data = <const char*> cnp.PyArray_DATA(weight)
         cdef Py_ssize_t strides[4]
-        cdef int64_t i, rows = t.groups * (
-            (t.K + t.kb - 1) // t.kb if t.filters_in_lanes else t.K)
+        cdef int64_t i, rows = t.groups * t.K
         cdef void (*pack_one)(const Table*, const char*, const Py_ssize_t*, char*, int64_t) \
             noexcept nogil
-        pack_one = pack_weight_block if t.filters_in_lanes else pack_weight_row
+        pack_one = pack_weight_row
         # Strides by (group, filter, channel, tap): backward data swaps the roles of the first axes.
         strides[1], strides[2] = cnp.PyArray_STRIDE(weight, 0), cnp.PyArray_STRIDE(weight, 1)
         strides[0], strides[3] = t.K * strides[1], cnp.PyArray_STRIDE(weight, 2)
         if self.swapped:
             strides[0] = t.channels * strides[1]
             strides[1], strides[2] = strides[2], strides[1]
+        if t.filters_in_lanes:
+            pack_one, rows = pack_weight_block, t.groups * ((t.K + t.kb - 1) // t.kb)
+        elif t.S == t.weight_c == 1 and not t.panel.pairs and (
+                strides[1] == t.source_ops.stored != strides[2]):
+            pack_one = pack_one_tap
+            rows = t.groups * ((t.K + ONE_TAP_FILTERS - 1) // ONE_TAP_FILTERS)
         with nogil:
             if threads == 1:
                 for i in range(rows):

@@ -267,6 +267,34 @@ static inline void transpose4(__m256d r[4]) {
   r[3] = _mm256_permute2f128_pd(t1, t3, 0x31);
 }
 
+/* Up to 8 rows of 1 to 4 neighbours in FP32: the taps of filters. */
+static inline void transpose_narrow_f32(float* to, ptrdiff_t ldo, const char* block,
+                                        ptrdiff_t row_stride, ptrdiff_t nr, ptrdiff_t nc) {
+  const __m128i part = _mm256_castsi256_si128(first8(nc));
+  const __m256i mask = first8(nr);
+  __m256 r[4], t[4];
+  for (int k = 0; k < 4; k++) {
+    const float* const low = (const float*)(block + k * row_stride);
+    const float* const high = (const float*)(block + (k + 4) * row_stride);
+    const __m128 first = k < nr ? _mm_maskload_ps(low, part) : _mm_setzero_ps();
+    const __m128 second = k + 4 < nr ? _mm_maskload_ps(high, part) : _mm_setzero_ps();
+    r[k] = _mm256_insertf128_ps(_mm256_castps128_ps256(first), second, 1);
+  }
+  for (int k = 0; k < 4; k += 2) {
+    t[k] = _mm256_unpacklo_ps(r[k], r[k + 1]);
+    t[k + 1] = _mm256_unpackhi_ps(r[k], r[k + 1]);
+  }
+  r[0] = _mm256_shuffle_ps(t[0], t[2], 0x44);
+  r[1] = _mm256_shuffle_ps(t[0], t[2], 0xee);
+  r[2] = _mm256_shuffle_ps(t[1], t[3], 0x44);
+  r[3] = _mm256_shuffle_ps(t[1], t[3], 0xee);
+  for (int k = 0; k < nc; k++)
+    if (nr == 8)
+      _mm256_storeu_ps(to + k * ldo, r[k]);
+    else
+      _mm256_maskstore_ps(to + k * ldo, mask, r[k]);
+}
+
 /* Blocks of V x V; at the edges rows are missing (zero) and loads and stores are masked. They follow
  * each other along the longer lines, of the source or of the destination: those are in memory. */
 #define XC_TRANSPOSE(NAME, STORED, COMPUTED, V, VECTOR, ZERO, LOAD, GATHER, BLOCK, STORE,        \
@@ -277,6 +305,10 @@ static inline void transpose4(__m256d r[4]) {
     const ptrdiff_t nr = rows < V ? rows : V, nc = cols < V ? cols : V;                          \
     const int neighbours = col_stride == (ptrdiff_t)sizeof(STORED);                              \
     VECTOR r[V];                                                                                 \
+    if (neighbours && nc <= 4 && V == 8 && sizeof(STORED) == 4) {                                \
+      transpose_narrow_f32((float*)(void*)to, ldo, block, row_stride, nr, nc);                   \
+      return;                                                                                    \
+    }                                                                                            \
     for (int k = 0; k < V; k++)                                                                  \
       r[k] = k >= nr      ? ZERO()                                                               \
              : neighbours ? LOAD(block + k * row_stride, nc)                                     \
