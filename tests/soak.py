@@ -42,14 +42,28 @@ def draw_problem(rng):
         g = some(rng, 8) if rng.random() < 0.4 else 1
         C, K = g * some(rng, 40), g * some(rng, 40)
         S = some(rng, 40)
+        wide, limit = 0, budget
+        special = rng.random()  # what the plan treats differently, and chance would rarely draw
+        if special < 0.2:
+            wide, limit = int(rng.integers(500, 2500)), 30 * budget
+            S = int(rng.integers(12, 60))
+            C, K = (C, g) if rng.random() < 0.5 else (g, K)
+        elif special < 0.25:
+            S, C, K = 1, g * some(rng, 300), g * some(rng, 300)
+        elif special < 0.35:
+            C, K, limit = (
+                g * int(rng.integers(100, 200)),
+                g * int(rng.integers(100, 200)),
+                30 * budget,
+            )
         s = some(rng, 7) if rng.random() < 0.5 else 1
         d = some(rng, 2**33 if rng.random() < 0.05 else 40)
         span = d * (S - 1) + 1
         pl, pr = (int(rng.integers(0, span + 4)) if rng.random() < 0.6 else 0 for _ in "lr")
-        W = max(1, span - pl - pr) + some(rng, 3000) - 1
+        W = max(1, span - pl - pr) + some(rng, 3000) - 1 + wide
         problem = ProblemLine(int(rng.integers(1, 5)), C, K, S, W, s, d, pl, pr, g)
         largest = max(np.prod(problem.x_shape), np.prod(problem.y_shape))
-        if problem.N * K * (C // g) * S * problem.Q <= budget and largest <= 2**18:
+        if problem.N * K * (C // g) * S * problem.Q <= limit and largest <= 2**18:
             return problem
 
 

@@ -352,12 +352,12 @@ def lanes_from(K: int, C: int, item: int, vector_bytes: int) -> str:
 
 
 def kernel_lanes(lanes: int, item: int, m: Machine) -> int:
-    """m for so many lanes. AVX2 has no masks, and the kernels would take a remainder in pieces of
-    4, 2 and 1: there a vector is filled up with lanes whose sums are not used."""
+    """m for so many lanes. Kernels are slower with masks, and without (AVX2) they would take a
+    remainder in pieces of 4, 2 and 1: a vector is filled up with lanes whose sums are not used."""
     vector = m.vector_bytes // item
-    if m.vector_bytes == 64:
-        return lanes
-    return 1 << (lanes - 1).bit_length() if lanes < vector else round_up(lanes, vector)
+    if 2 * lanes >= vector:
+        return round_up(lanes, vector)
+    return lanes if m.vector_bytes == 64 else 1 << (lanes - 1).bit_length()
 
 
 def _weight_lists(
