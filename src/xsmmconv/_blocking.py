@@ -20,6 +20,8 @@ ITEMS = 32
 CALL_WORK = 2**14
 # And a work item this many.
 ITEM_WORK = 2**18
+# Bytes of a panel that stays in L2 whatever else does, and wants few pages of the TLB.
+_SMALL_PANEL = 2**17
 # Positions that one tap reduces at a time: their sums are loaded and stored for each.
 _ONE_TAP_TILE = 512
 
@@ -145,8 +147,9 @@ def _chunk(sh: CorrelateShape, tile: int, reach: int, panel_bytes: int) -> int:
     share = ceil_div(width * sh.N * sh.groups, ITEMS)  # columns an item may have
     share = max(share, ceil_div(ITEM_WORK, sh.C * sh.K * max(1, taps)))
     if panel_bytes:
-        columns = panel_bytes // (sh.C * sh.item * sh.planes) - reach
-        share = min(max(share, 4 * tile, reach), columns)
+        column = sh.C * sh.item * sh.planes
+        small = max(512, _SMALL_PANEL // column, 2 * reach)
+        share = min(max(share, 4 * tile, reach), small, panel_bytes // column - reach)
     return round_up(min(max(share, tile), width, 8192), tile)
 
 
