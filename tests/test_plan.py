@@ -92,6 +92,15 @@ def test_kernels_and_plans_stay_bounded_over_many_widths():
     assert cached <= most
 
 
+@pytest.mark.parametrize("channels", [8, 15])
+def test_kernels_stay_bounded_where_taps_are_split(channels):
+    weight = np.ones((1, channels, 12), np.float32)
+    before = _dispatch.registry_info()["kernels"]
+    for width in range(1000, 4000, 7):
+        xsmmconv.conv1d(np.ones((channels, width), np.float32), weight)
+    assert _dispatch.registry_info()["kernels"] - before < 500
+
+
 def test_describe_says_what_matters():
     text = xsmmconv.plan("forward", (4, 15, 1000), (15, 15, 51), dilation=8).describe()
     for word in (
@@ -105,6 +114,10 @@ def test_describe_says_what_matters():
         assert word in text
     text = xsmmconv.plan("forward", (64, 64, 8), (64, 64, 3)).describe()
     assert "filters in the lanes" in text
+    text = xsmmconv.plan("forward", (4, 15, 1000), (1, 15, 51)).describe()
+    assert "51 taps in 3 parts" in text
+    text = xsmmconv.plan("backward_weight", (4, 100, 1000), (100, 100, 1)).describe()
+    assert "packed False" in text
 
 
 FORKED = """

@@ -20,6 +20,8 @@ ITEMS = 32
 CALL_WORK = 2**14
 # And a work item this many.
 ITEM_WORK = 2**18
+# Columns of a tile whose taps are split, at most.
+SPLIT_COLUMNS = 4096
 # Bytes of a panel that stays in L2 whatever else does, and wants few pages of the TLB.
 _SMALL_PANEL = 2**17
 # Positions that one tap reduces at a time: their sums are loaded and stored for each.
@@ -248,7 +250,7 @@ def _split(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) ->
 def _split_tile(sh: CorrelateShape, m: Machine, width: int, reach: int) -> int:
     """Columns of a tile whose taps are split, wide because its ends are single columns of B again.
     A panel of it would fit L2."""
-    share = max(1024, min(4096, ceil_div(width * sh.N * sh.groups, ITEMS)))
+    share = max(1024, min(SPLIT_COLUMNS, ceil_div(width * sh.N * sh.groups, ITEMS)))
     fits = 3 * m.l2_bytes // 4 // (sh.C * sh.item) - reach
     return min(round_up(even_parts(width, share), 64), fits // 64 * 64)
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from xsmmconv._blocking import (
+    SPLIT_COLUMNS,
     CorrelateBlocking,
     CorrelateShape,
     ceil_div,
     kernel_type,
-    round_up,
 )
 from xsmmconv._geometry import Phase, Rectangle, cover, pieces, split_taps, walk
 from xsmmconv._layout import SourceLayout, in_place, panel, transposed_panel
@@ -234,7 +234,7 @@ class _Lowering:
         step, kind = run.spacing // rows, kernel_type(item, False)
         halo, start = (rows - 1) * step, len(program.calls)
         columns = width - halo
-        ldc = round_up(columns, 64 // item) + 64 // item
+        ldc = SPLIT_COLUMNS + 64 // item
         entries = [(c * source.row, c * weight.c) for c in range(C)]
         offsets = self.offset_list("split", entries)
         least = rects[-1].j1
@@ -290,9 +290,12 @@ class _Lowering:
         start = len(self.program.segments)
         self.spacing = phase.runs[0].spacing if phase.runs else 1
         for a, width, count in walk(phase, self.bl.tile, self.bl.border):
-            self.program.segments.append(
-                (a, width, count, self.tile(phase, first_run, a, a + width))
-            )
+            # The kernels of a split tile are as wide as it is: few widths are few kernels.
+            whole = width // 64 * 64 if self.bl.split > 1 and width > 64 else width
+            for at, part in (a, whole), (a + whole, width - whole):
+                if part:
+                    tile = self.tile(phase, first_run, at, at + part)
+                    self.program.segments.append((at, part, count, tile))
         self.program.phases.append(
             (phase.first, phase.step, phase.count, start, len(self.program.segments) - start)
         )
