@@ -29,11 +29,22 @@ def load():
 def page(text):
     """The text of the page with the tables of today's runs in it."""
     runs = load()
-    cells = [one for _, measured in runs for one in measured]
+    cells = single(runs)
     parts = [problems(dtype, measured) for dtype, measured in given(cells).items()]
     parts += [summaries([c for c in cells if c.suite != "given"])]
-    parts += [widths([c for c in cells if "torch" not in c.columns]), machines(runs)]
+    parts += [widths([c for c in cells if "torch" not in c.columns])]
+    parts += [scaling(threaded(runs)), machines(runs)]
     return _BETWEEN.sub(lambda m: m[1] + "\n" + "\n\n".join(parts) + "\n\n" + m[2], text)
+
+
+def single(runs):
+    """The cells of the runs that had one thread only."""
+    return [c for _, cells in runs if all(c.threads == 1 for c in cells) for c in cells]
+
+
+def threaded(runs):
+    """The cells of the others, which have several numbers of threads for each problem."""
+    return [c for _, cells in runs if any(c.threads > 1 for c in cells) for c in cells]
 
 
 def given(cells):
@@ -72,10 +83,14 @@ def summaries(cells):
     for (suite, dtype), same in results.grouped(cells, lambda c: (c.suite, c.dtype)).items():
         of_pass = results.grouped(same, lambda c: c.pass_)
         found = [results.summary(of_pass[pass_]) for pass_ in PASSES]
-        means = [f"{one.mean_ratio:.1f} ({one.lowest_ratio:.1f})" for one in found]
+        means = [
+            f"{one.mean_ratio:.1f} ({one.lowest_ratio:.2f}; {one.behind} of {one.cells})"
+            for one in found
+        ]
         rows.append([suite, dtype, *means])
     names = [pass_.replace("_", " ") for pass_ in PASSES]
-    return table(["suite: ratio to torch, mean (lowest)", "dtype", *names], rows)
+    header = "suite: ratio to torch, mean (lowest; cells behind it)"
+    return table([header, "dtype", *names], rows)
 
 
 def widths(cells):
@@ -89,6 +104,20 @@ def widths(cells):
     return table(["float32, 1000 to 60000 columns: of peak", *names], rows)
 
 
+def scaling(cells):
+    """A row per problem and pass: two threads against one, and the peaks of the two."""
+    rows = []
+    for problem, same in results.grouped(cells, lambda c: c.problem).items():
+        row = [f"`{problem}`"]
+        for pass_ in PASSES:
+            one, two = sorted((c for c in same if c.pass_ == pass_), key=lambda c: c.threads)
+            speedup = one.ours.min_seconds / two.ours.min_seconds
+            row.append(f"{speedup:.2f} ({two.peak / one.peak:.2f})")
+        rows.append(row)
+    names = [pass_.replace("_", " ") for pass_ in PASSES]
+    return table(["float32: two threads against one (the peaks)", *names], rows)
+
+
 def table(header, rows):
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -96,8 +125,7 @@ def table(header, rows):
 
 def draw_all(folder):
     """Shares of the peak of the problems in the tables, one picture per dtype."""
-    cells = [one for _, measured in load() for one in measured]
-    for dtype, measured in given(cells).items():
+    for dtype, measured in given(single(load())).items():
         names = list(results.grouped(measured, lambda c: c.problem))
         figure, plots = plt.subplots(1, 3, figsize=(10, 4), sharey=True, layout="constrained")
         for axes, pass_ in zip(plots, PASSES, strict=True):

@@ -405,22 +405,25 @@ static void load_u16(void* dst, const char* src, ptrdiff_t stride, ptrdiff_t n) 
   /* dst[m] = sum of weight * src[m] over the taps that column m uses; others change nothing. */ \
   static void border_##NAME(void* dst, const char* src, const char* weights,                     \
                             const border_tap* taps, ptrdiff_t count, ptrdiff_t width) {          \
-    for (ptrdiff_t m = 0; m < width; m += V) {                                                   \
-      VECTOR acc[2] = {ZERO(), ZERO()};                                                          \
+    for (ptrdiff_t m = 0; m < width; m += 4 * V) {                                               \
+      VECTOR acc[4] = {ZERO(), ZERO(), ZERO(), ZERO()};                                          \
       for (ptrdiff_t t = 0; t < count; t++) {                                                    \
         const ptrdiff_t lo = taps[t].first - m, hi = taps[t].end - m;                            \
-        if (hi <= 0 || lo >= V) continue;                                                        \
+        if (hi <= 0 || lo >= 4 * V) continue;                                                    \
         const COMPUTED* from = (const COMPUTED*)(src + taps[t].source) + m;                      \
         const VECTOR w = SET(*(const COMPUTED*)(weights + taps[t].weight));                      \
-        VECTOR* sum = &acc[t & 1];                                                               \
-        if (lo <= 0 && hi >= V) {                                                                \
-          *sum = FMA(w, LOAD(from), *sum);                                                       \
-        } else {                                                                                 \
-          const __m256i mask = _mm256_andnot_si256(FIRST(lo), FIRST(hi));                        \
-          *sum = BLEND(*sum, FMA(w, MASKLOAD(from, mask), *sum), (VECTOR)mask);                  \
+        if (lo <= 0 && hi >= 4 * V) {                                                            \
+          for (int u = 0; u < 4; u++) acc[u] = FMA(w, LOAD(from + u * V), acc[u]);               \
+          continue;                                                                              \
+        }                                                                                        \
+        for (int u = 0; u < 4; u++) {                                                            \
+          const __m256i mask = _mm256_andnot_si256(FIRST(lo - u * V), FIRST(hi - u * V));        \
+          const VECTOR sum = FMA(w, MASKLOAD(from + u * V, mask), acc[u]);                       \
+          acc[u] = BLEND(acc[u], sum, (VECTOR)mask);                                             \
         }                                                                                        \
       }                                                                                          \
-      MASKSTORE((COMPUTED*)dst + m, FIRST(width - m), acc[0] + acc[1]);                          \
+      for (int u = 0; u < 4; u++)                                                                \
+        MASKSTORE((COMPUTED*)dst + m + u * V, FIRST(width - m - u * V), acc[u]);                 \
     }                                                                                            \
   }
 
