@@ -14,17 +14,9 @@ from xsmmconv._kernel cimport kernel_t
 from xsmmconv._memory cimport Packed, Scratch, copy_rows, operand
 from xsmmconv._pack cimport border_tap, pack_ops, pack_ops_of, scatter_pairs
 from xsmmconv._panel cimport Operand, Panel, Window, pack_panel, pack_transposed
+from xsmmconv._team cimport TEAM_SHARES, team_divide, team_next, team_of, team_share
 
 cnp.import_array()
-
-cdef extern from "_team.h" nogil:
-    ctypedef struct team_share:
-        pass
-    enum:
-        TEAM_SHARES
-    int team_of(int wanted)
-    void team_divide(team_share* shares, int64_t items, int threads)
-    int64_t team_next(team_share* shares, int me)
 
 
 cdef enum:

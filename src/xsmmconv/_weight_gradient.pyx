@@ -15,17 +15,9 @@ from xsmmconv._kernel cimport kernel_t
 from xsmmconv._memory cimport Scratch, copy_rows, operand
 from xsmmconv._pack cimport pack_ops, pack_ops_of
 from xsmmconv._panel cimport Operand, Panel, Window, pack_panel
+from xsmmconv._team cimport TEAM_SHARES, team_divide, team_next, team_of, team_share
 
 cnp.import_array()
-
-cdef extern from "_team.h" nogil:
-    ctypedef struct team_share:
-        pass
-    enum:
-        TEAM_SHARES
-    int team_of(int wanted)
-    void team_divide(team_share* shares, int64_t items, int threads)
-    int64_t team_next(team_share* shares, int me)
 
 
 cdef struct Call:
@@ -247,7 +239,8 @@ cdef void finish(const Table* t, const Arrays* v, int64_t index) noexcept nogil:
     cdef Item it = item_of(t, part * t.slots, t.all_l_blocks)
     cdef int64_t r0 = index % groups * t.finished, size = t.ops.computed
     cdef int64_t block = t.lb * t.rb * t.S * size, row = t.row_step * t.lb
-    cdef int64_t rows = min(t.finished, it.rows - r0), r, slot, at, lane_step, row_step, i, l0, lanes
+    cdef int64_t rows = min(t.finished, it.rows - r0), r, slot, at, lane_step, row_step
+    cdef int64_t i, l0, lanes
     cdef char* first
     if rows <= 0:
         return
