@@ -77,6 +77,7 @@ cdef struct Table:
     int64_t row_step
     int64_t finished     # row channels that are stored together
     bint lanes_are_filters
+    bint at_once         # one slot, and a short one: an item stores its sums itself
     bint filled_up       # the last block of lanes has more in its kernels than are used
     const pack_ops* ops
     const pack_ops* pair_ops
@@ -183,20 +184,38 @@ cdef int64_t run_lanes(const Table* t, const Arrays* v, const Item* it, Segment*
     return work
 
 
+cdef void store_rows(const Table* t, const Arrays* v, const Item* it, int64_t l_block, int64_t r0,
+                     int64_t rows, const char* sums) noexcept nogil:
+    """Store the sums of some row channels of one block of lanes as out[K][C][S]."""
+    cdef int64_t l0 = l_block * t.lb, at, lane_step, row_step
+    r0 += it.r0
+    if t.lanes_are_filters:
+        at = ((it.g * t.lanes + l0) * t.rows + r0) * t.S
+        lane_step, row_step = t.rows * t.S, t.S
+    else:
+        at = ((it.g * t.rows + r0) * t.lanes + l0) * t.S
+        lane_step, row_step = t.S, t.lanes * t.S
+    v.out_ops.gather(v.out + at * v.out_ops.stored, lane_step * v.out_ops.stored,
+                     row_step * v.out_ops.stored, sums, t.row_step * t.lb, t.tap, t.lb,
+                     min(t.lb, t.lanes - l0), rows, t.S)
+
+
 cdef int64_t run_item(const Table* t, const Arrays* v, int64_t index, char* scratch) \
         noexcept nogil:
-    """Add up one slot for one part of the result."""
+    """Add up one slot for one part of the result; if it is the only one, store it."""
     cdef Item it = item_of(t, index, v.l_blocks)
     cdef int64_t size = t.ops.computed, tiles = t.N * t.tiles_per_n, work = 0
-    cdef int64_t block = it.l_blocks * t.lb * t.rb * t.S, first = it.slot * tiles // t.slots
+    cdef int64_t lane_block = t.lb * t.rb * t.S, block = it.l_blocks * lane_block, r, r0
+    cdef int64_t first = it.slot * tiles // t.slots
     cdef int64_t end = (it.slot + 1) * tiles // t.slots
     cdef int64_t i, n = -1, s = 0, before = 0, m, in_n, pending = 0
-    cdef char* total = partial_sums(t, v, &it)
     cdef char* transposed = scratch
     cdef char* panel = transposed + t.tile * t.lb * size
+    cdef char* own = panel + t.rb * t.panel.row * size
+    cdef char* total = own if t.at_once else partial_sums(t, v, &it)
     # A slot that is short enough needs no second level of summation.
     cdef bint direct = end - first <= t.flush
-    cdef char* sums = total if direct else panel + t.rb * t.panel.row * size
+    cdef char* sums = total if direct else own
     cdef const Operand* row = &v.row
     cdef Operand raw = v.row
     cdef Segment* seg
@@ -229,40 +248,35 @@ cdef int64_t run_item(const Table* t, const Arrays* v, int64_t index, char* scra
             add(total, sums, block, size)
             memset(sums, 0, block * size)
             pending = 0
+    if t.at_once:
+        for i in range(it.l_blocks):
+            for r in range((it.rows + t.finished - 1) // t.finished):
+                r0 = r * t.finished
+                store_rows(t, v, &it, it.l_block + i, r0, min(t.finished, it.rows - r0),
+                           total + (i * lane_block + r0 * t.row_step * t.lb) * size)
     return work
 
 
 cdef void finish(const Table* t, const Arrays* v, int64_t index) noexcept nogil:
-    """Add the slots of some row channels of one block in order and store them as out[K][C][S]."""
+    """Add the slots of some row channels of one block in order and store them."""
     cdef int64_t groups = (t.rb + t.finished - 1) // t.finished
     cdef int64_t part = index // (t.all_l_blocks * groups)
     cdef Item it = item_of(t, part * t.slots, t.all_l_blocks)
-    cdef int64_t r0 = index % groups * t.finished, size = t.ops.computed
-    cdef int64_t block = t.lb * t.rb * t.S * size, row = t.row_step * t.lb
-    cdef int64_t rows = min(t.finished, it.rows - r0), r, slot, at, lane_step, row_step
-    cdef int64_t i, l0, lanes
+    cdef int64_t r0 = index % groups * t.finished, size = t.ops.computed, row = t.row_step * t.lb
+    cdef int64_t next_slot = t.all_l_blocks * t.lb * t.rb * t.S * size
+    cdef int64_t rows = min(t.finished, it.rows - r0), r, slot, at, i, lanes
     cdef char* first
     if rows <= 0:
         return
     it.l_block = index // groups % t.all_l_blocks
+    lanes = min(t.lb, t.lanes - it.l_block * t.lb)
     first = partial_sums(t, v, &it) + r0 * row * size
-    l0 = it.l_block * t.lb
-    lanes = min(t.lb, t.lanes - l0)
-    block *= t.all_l_blocks  # from slot to slot
     for slot in range(1, t.slots):
         for r in range(rows):
             for i in range(t.S):
                 at = (r * row + t.tap[i] * t.lb) * size
-                add(first + at, first + slot * block + at, lanes, size)
-    r0 += it.r0
-    if t.lanes_are_filters:
-        at = ((it.g * t.lanes + l0) * t.rows + r0) * t.S
-        lane_step, row_step = t.rows * t.S, t.S
-    else:
-        at = ((it.g * t.rows + r0) * t.lanes + l0) * t.S
-        lane_step, row_step = t.S, t.lanes * t.S
-    v.out_ops.gather(v.out + at * v.out_ops.stored, lane_step * v.out_ops.stored,
-                     row_step * v.out_ops.stored, first, row, t.tap, t.lb, lanes, rows, t.S)
+                add(first + at, first + slot * next_slot + at, lanes, size)
+    store_rows(t, v, &it, it.l_block, r0, rows, first)
 
 
 cdef int64_t run_items(const Table* t, const Arrays* v, team_share* shares, int member,
@@ -321,7 +335,8 @@ cdef class WeightGradient:
                       * ((t.all_l_blocks + t.l_blocks - 1) // t.l_blocks))
         self.scratch_bytes = t.ops.computed * (
             t.tile * t.lb + t.rb * t.panel.row + t.l_blocks * t.lb * t.rb * t.S)
-        self.shared_bytes = t.ops.computed * t.lb * t.rb * t.S * (
+        t.at_once = t.slots == 1 and t.N * t.tiles_per_n <= t.flush
+        self.shared_bytes = 0 if t.at_once else t.ops.computed * t.lb * t.rb * t.S * (
             t.slots * t.groups * t.all_r_blocks * t.all_l_blocks)
 
     def run(self, cnp.ndarray lane_array, cnp.ndarray row_array, cnp.ndarray out, int out_dtype,
@@ -350,8 +365,8 @@ cdef class WeightGradient:
             l_items = max(l_items, min(t.all_l_blocks, (4 * threads + blocks - 1) // blocks))
         v.l_blocks = (t.all_l_blocks + l_items - 1) // l_items
         items = blocks * ((t.all_l_blocks + v.l_blocks - 1) // v.l_blocks)
-        finished = (t.groups * t.all_r_blocks * t.all_l_blocks
-                    * ((t.rb + t.finished - 1) // t.finished))
+        finished = t.groups * t.all_r_blocks * t.all_l_blocks
+        finished = 0 if t.at_once else finished * ((t.rb + t.finished - 1) // t.finished)
         scratch = Scratch(threads, self.scratch_bytes, self.shared_bytes)
         v.partials = scratch.shared
         with nogil:
