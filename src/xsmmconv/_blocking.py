@@ -265,7 +265,8 @@ def correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
     reasons = [f"lists over {lists}: {why}"]
     packed = not sh.direct_source or sh.planes > 1
     if lists == "taps":  # rows of any length, and of powers of two, are better off in a panel
-        packed = packed or not (sh.known_source and _short_and_trimmed(sh, m, width, taps))
+        little = (taps == 1 and sh.K <= 16) or _short_and_trimmed(sh, m, width, taps)
+        packed = packed or not (sh.known_source and little)
     if packed:
         reasons.append(
             "panel: "
