@@ -98,7 +98,7 @@ def test_kernels_stay_bounded_where_taps_are_split(channels):
     before = _dispatch.registry_info()["kernels"]
     for width in range(1000, 4000, 7):
         xsmmconv.conv1d(np.ones((channels, width), np.float32), weight)
-    assert _dispatch.registry_info()["kernels"] - before < 500
+    assert _dispatch.registry_info()["kernels"] - before < 300
 
 
 def test_describe_says_what_matters(monkeypatch):

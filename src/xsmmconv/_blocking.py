@@ -144,7 +144,8 @@ def _tile(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) -> 
 
 
 def _chunk(sh: CorrelateShape, tile: int, reach: int, panel_bytes: int) -> int:
-    """Columns of an item; `panel_bytes` bound its panel with the halo, if there is one."""
+    """Columns of an item. If it has a panel, that is small, as far as the halo and a few tiles let
+    it be, and with the halo at most `panel_bytes`."""
     width, taps, _ = _longest(sh.phases)
     share = ceil_div(width * sh.N * sh.groups, ITEMS)  # columns an item may have
     share = max(share, ceil_div(ITEM_WORK, sh.C * sh.K * max(1, taps)))
@@ -181,7 +182,8 @@ def _lists(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) ->
 def _filter_block(sh: CorrelateShape, m: Machine, taps: int) -> int:
     """Filters of a call. Their weights stay in L2 beside the panel, for all tiles of a chunk."""
     out_bytes = sh.N * sh.groups * sh.K * sh.out_width * sh.item
-    if sh.direct_out and sh.C * taps <= 256 and out_bytes > 4 * m.l2_bytes:
+    little = sh.C * taps <= (1024 if sh.C <= 64 else 256)  # of the weights per filter
+    if sh.direct_out and little and out_bytes > 3 * m.l2_bytes:
         # Writing to memory takes the time, and the processor prefetches so many rows at once.
         return even_parts(sh.K, 16)
     fits = m.l2_bytes // 2 // max(1, sh.C * taps * sh.item)
