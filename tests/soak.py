@@ -56,6 +56,9 @@ def draw_problem(rng):
                 g * int(rng.integers(100, 200)),
                 30 * budget,
             )
+        elif special < 0.45:
+            wide, limit = int(rng.integers(300, 1500)), 30 * budget
+            C, K = g * int(rng.integers(8, 25)), g * int(rng.integers(8, 25))
         s = some(rng, 7) if rng.random() < 0.5 else 1
         d = some(rng, 2**33 if rng.random() < 0.05 else 40)
         span = d * (S - 1) + 1

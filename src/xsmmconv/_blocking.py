@@ -7,8 +7,7 @@ Sizes are in elements of the computing type unless they say bytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import gcd, isqrt
+from dataclasses import dataclass, replace
 
 from xsmmconv._geometry import Phase
 
@@ -24,8 +23,6 @@ ITEM_WORK = 2**18
 SPLIT_COLUMNS = 4096
 # Bytes of a panel that stays in L2 whatever else does, and wants few pages of the TLB.
 _SMALL_PANEL = 2**17
-# Positions that one tap reduces at a time: their sums are loaded and stored for each.
-_ONE_TAP_TILE = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +92,7 @@ class CorrelateBlocking:
     chunk: int  # columns of a work item
     reasons: tuple[str, ...]
     split: int = 1  # one filter: its taps are so many filters with fewer taps
+    interleaved: bool = False  # a chunk of all phases is collected, then written as whole rows
 
 
 def multiply_pairs(channels: int, phases: tuple[Phase, ...], m: Machine) -> bool:
@@ -104,7 +102,7 @@ def multiply_pairs(channels: int, phases: tuple[Phase, ...], m: Machine) -> bool
     return m.bf16 and channels >= 4 and width > 2 * m.vector_bytes // 4
 
 
-def _longest(phases: tuple[Phase, ...]) -> tuple[int, int, int]:
+def longest(phases: tuple[Phase, ...]) -> tuple[int, int, int]:
     """The most positions of a phase, and the most taps of a run and how far they reach."""
     runs = [run for phase in phases for run in phase.runs]
     taps = max((len(run.taps) for run in runs), default=0)
@@ -124,6 +122,13 @@ def _trimmed(sh: CorrelateShape) -> bool:
 def _short_and_trimmed(sh: CorrelateShape, m: Machine, width: int, taps: int) -> bool:
     """Whether borders are much of the work, and k = taps would be a short one there."""
     return taps < sh.C and width <= 16 * m.vector_bytes // sh.item and _trimmed(sh)
+
+
+def _in_l1(sh: CorrelateShape, m: Machine) -> bool:
+    """Whether all channels' rows, which lie beside each other, stay in L1: no two of them collide
+    there, and a panel gains nothing."""
+    size = sh.C * sh.source_width * sh.item
+    return sh.known_source and sh.planes == 1 and 4 * size <= 5 * m.l1_bytes
 
 
 def _tile(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) -> int:
@@ -146,7 +151,7 @@ def _tile(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) -> 
 def _chunk(sh: CorrelateShape, tile: int, reach: int, panel_bytes: int) -> int:
     """Columns of an item. If it has a panel, that is small, as far as the halo and a few tiles let
     it be, and with the halo at most `panel_bytes`."""
-    width, taps, _ = _longest(sh.phases)
+    width, taps, _ = longest(sh.phases)
     share = ceil_div(width * sh.N * sh.groups, ITEMS)  # columns an item may have
     share = max(share, ceil_div(ITEM_WORK, sh.C * sh.K * max(1, taps)))
     if panel_bytes:
@@ -201,17 +206,32 @@ def _batch_block(sh: CorrelateShape, width: int) -> int:
     return max(b for b in range(1, ceil_div(64, width) + 1) if sh.N % b == 0)
 
 
+def _short(sh: CorrelateShape, m: Machine, lists: str, width: int) -> bool:
+    """Whether rows are too short for columns in the lanes and lists over channels."""
+    lanes = m.vector_bytes // sh.item
+    short = width <= 2 * lanes or (width < 4 * lanes and lists == "taps")
+    return short and not sh.pairs and sh.K >= lanes and 2 * sh.C >= lanes
+
+
+def _fills_vectors(sh: CorrelateShape, m: Machine, width: int, taps: int) -> bool:
+    """Whether short rows fill the vectors well enough to be read in place, if they stay in L1."""
+    lanes = m.vector_bytes // sh.item
+    filled = width / round_up(width, lanes)
+    few = filled >= 0.6 if taps == 1 else filled >= 0.85 and width >= 2 * lanes and sh.C <= 64
+    return few and not _trimmed(sh)
+
+
 def _filters_in_lanes(
-    sh: CorrelateShape, m: Machine, lists: str, width: int, taps: int, reach: int
+    sh: CorrelateShape, m: Machine, short: bool, width: int, taps: int, reach: int
 ) -> CorrelateBlocking | None:
     """Channels innermost in a transposed panel, n = columns x nb rows of the batch: for rows too
     short to fill the lanes, and for so many multiply-adds per element that transposing it is cheap
     against reading columns at any alignment for each tap."""
     lanes, block = m.vector_bytes // sh.item, 128 // sh.item
-    short = width <= 2 * lanes or (width < 4 * lanes and lists == "taps")
-    short = short and sh.K >= lanes and 2 * sh.C >= lanes
     few = min(sh.C, sh.K)
     many = m.vector_bytes == 64 and taps > 1 and few >= 4 * block and few * taps >= 16 * block
+    if short and _in_l1(sh, m) and _fills_vectors(sh, m, width, taps):
+        return None
     if sh.pairs or not (short or many):
         return None
     if short:
@@ -257,17 +277,38 @@ def _split_tile(sh: CorrelateShape, m: Machine, width: int, reach: int) -> int:
     return min(round_up(even_parts(width, share), 64), fits // 64 * 64)
 
 
+def _interleaved(sh: CorrelateShape, m: Machine, bl: CorrelateBlocking) -> CorrelateBlocking:
+    """With a stride each phase has every s-th column of a row: written one phase after the other,
+    a row comes and goes s times. Where every column has a phase, whole rows can be written."""
+    step = sh.phases[0].step if sh.phases else 1
+    if bl.direct or bl.lanes == "filters" or step == 1 or len(sh.phases) != step:
+        return bl
+    fits = m.l2_bytes // 4 // (step * bl.kb * sh.item) // bl.tile * bl.tile
+    if not fits:
+        return bl
+    reasons = (*bl.reasons, f"{step} phases: a chunk of them, then whole rows")
+    return replace(bl, interleaved=True, chunk=min(bl.chunk, fits), reasons=reasons)
+
+
 def correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
-    width, taps, reach = _longest(sh.phases)
+    return _interleaved(sh, m, _correlate_blocking(sh, m))
+
+
+def _correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
+    width, taps, reach = longest(sh.phases)
     lists, why = _lists(sh, m, width, taps, reach)
     lanes = m.vector_bytes // sh.item
-    filters = _filters_in_lanes(sh, m, lists, width, taps, reach)
+    short = _short(sh, m, lists, width)
+    filters = _filters_in_lanes(sh, m, short, width, taps, reach)
     if filters is not None:
         return filters
+    if short:  # the same sums, whether or not this length has been seen before
+        lists, why = "taps", f"rows of {width} columns that stay in L1"
     reasons = [f"lists over {lists}: {why}"]
     packed = not sh.direct_source or sh.planes > 1
     if lists == "taps":  # rows of any length, and of powers of two, are better off in a panel
-        little = (taps == 1 and sh.K <= 16) or _short_and_trimmed(sh, m, width, taps)
+        little = taps == 1 and sh.K <= 16
+        little = little or _short_and_trimmed(sh, m, width, taps) or _in_l1(sh, m)
         packed = packed or not (sh.known_source and little)
     if packed:
         reasons.append(
@@ -306,159 +347,4 @@ def correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
         chunk,
         tuple(reasons),
         split,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class WeightShape:
-    """One group of a weight gradient: `lanes` channels of one operand against `rows` of the other.
-
-    The lane operand is transposed per tile, so that its channels are neighbours; the row operand is
-    read along the width, the reduction axis.
-    """
-
-    N: int
-    groups: int
-    lanes: int
-    rows: int
-    taps: int
-    phases: tuple[Phase, ...]  # one per plane of the lane operand
-    row_width: int
-    row_planes: int
-    item: int
-    same_type: bool  # the operands are of the computing type
-    direct_rows: bool  # and the rows can be read in place; this must not change a sum
-    known_rows: bool  # kernels may depend on their length; nor must this
-
-
-@dataclass(frozen=True, slots=True)
-class WeightBlocking:
-    lists: str  # "taps": n = taps of one run and row channel, "unfolded": of all runs;
-    # "channels": n = row channels of one tap; "dots": one channel of each, and no matrix
-    pairs: bool  # tiles that all taps use are multiplied as pairs of BF16 positions
-    packed: bool
-    tile: int  # positions reduced by one program
-    border: int  # and near a border, where rows are always packed
-    step: int  # positions per list entry
-    lb: int  # lanes of a kernel call
-    last_lb: int  # and of the last one, if that has fewer
-    l_blocks: int  # lane blocks of a work item, which share its panel
-    rb: int  # row channels of a work item
-    slots: int  # partial sums, added in a fixed order
-    flush: int  # tiles summed before the partial sum moves on to the total
-    reasons: tuple[str, ...]
-
-
-def lanes_from(K: int, C: int, item: int, vector_bytes: int) -> str:
-    """Which operand's channels fill the vector lanes better: "grad_out" (K) or "x" (C)."""
-    lanes = vector_bytes // item
-
-    def filled(channels: int) -> float:
-        return channels / round_up(channels, lanes)
-
-    return "x" if filled(C) > filled(K) else "grad_out"
-
-
-def kernel_lanes(lanes: int, item: int, m: Machine) -> int:
-    """m for so many lanes. Kernels are slower with masks, and without (AVX2) they would take a
-    remainder in pieces of 4, 2 and 1: a vector is filled up with lanes whose sums are not used."""
-    vector = m.vector_bytes // item
-    if 2 * lanes >= vector:
-        return round_up(lanes, vector)
-    return lanes if m.vector_bytes == 64 else 1 << (lanes - 1).bit_length()
-
-
-def _weight_lists(
-    sh: WeightShape, m: Machine, lb: int, taps: int, reach: int
-) -> tuple[str, bool, str]:
-    """Kind of the lists, whether BF16 is multiplied in pairs, and why."""
-    # One row channel has one accumulator per vector of lanes; fewer than eight would wait for each
-    # other, and FP32 with more columns is as fast.
-    pairs = m.bf16 and ceil_div(lb, m.vector_bytes // 4) * sh.rows >= 8
-    by_taps = m.overlap and reach * sh.item < REACH_BYTES and 2 * taps >= min(sh.rows, 16)
-    lists = "taps" if by_taps and not pairs else "channels"
-    reason = f"lists over positions, n = {lists}: {taps} taps against {sh.rows} channels"
-    if pairs:
-        reason += ", k in pairs of BF16 (FP32 at borders and for an odd position)"
-    if sh.lanes == sh.rows == 1:
-        return "dots", pairs, "one channel against one: dot products of rows"
-    if lists == "taps" and taps < 8 and len(sh.phases) == 1 and len(sh.phases[0].runs) > 1:
-        return "unfolded", pairs, f"n = {sh.taps} taps, which have a window of the panel each"
-    return lists, pairs, reason
-
-
-def _one_tap_in_place(sh: WeightShape, lists: str, pairs: bool) -> bool:
-    """Whether one tap's rows are read as they lie: used once, they are not worth copying, unless
-    their distance brings the same columns of all to the same few sets of L2."""
-    return (
-        sh.taps == sh.row_planes == 1
-        and lists == "channels"
-        and sh.same_type
-        and not pairs
-        and gcd(sh.row_width * sh.item, 2**16) <= _ONE_TAP_TILE * sh.item
-    )
-
-
-def _row_block(sh: WeightShape, m: Machine, lb: int, one_tap: bool) -> tuple[int, int]:
-    """Lane blocks and rows of an item, whose sums fill half of L2 at most. Rows that are copied are
-    about as many as lanes, if there are: each lane is transposed once per block of rows, each row
-    copied once per block of lanes (and more often if threads outnumber the items)."""
-    sums = m.l2_bytes // 2 // (sh.taps * sh.item)
-    blocks = ceil_div(sh.lanes, lb)
-    l_blocks = max(0 if one_tap else isqrt(sums), sums // sh.rows) // lb
-    l_blocks = even_parts(blocks, max(1, min(l_blocks, blocks)))
-    return l_blocks, max(1, sums // (l_blocks * lb))
-
-
-def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
-    width, taps, reach = _longest(sh.phases)
-    block = 128 // sh.item  # two vectors of AVX-512, which leaves accumulators for n
-    lb = kernel_lanes(sh.lanes if 2 * sh.lanes <= 3 * block else block, sh.item, m)
-    lists, pairs, reason = _weight_lists(sh, m, lb, taps, reach)
-    one_tap = _one_tap_in_place(sh, lists, pairs)
-    in_place = sh.direct_rows and (sh.known_rows if one_tap else lists in ("taps", "dots"))
-    packed = not in_place or sh.row_planes > 1
-    l_blocks, rb = _row_block(sh, m, lb, one_tap)
-    # A slot costs three passes over its sums, so it gets a thousand positions at least. Where that
-    # leaves few, the rows are divided, if the parts keep some hundred microseconds of work.
-    most_slots = max(1, sh.N * width // 2**10)
-    size = sh.groups * sh.lanes * sh.rows
-    parts = max(1, min(4 // most_slots, size * taps * sh.N * width // 2**23))
-    l_parts = sh.groups * ceil_div(sh.lanes, lb)
-    rb = min(rb, ceil_div(sh.rows * l_parts, parts))
-    step = width if width <= 128 and not pairs else 64  # short rows in one step
-    windows = sh.taps if lists == "unfolded" else sh.row_planes
-    panel = m.l2_bytes // 4 // (sh.item * windows)  # columns of all row channels together
-    halo = min(reach, taps * step)  # taps far apart have windows of their own
-    if one_tap:
-        tile, blocks = _ONE_TAP_TILE, l_parts * ceil_div(sh.rows, rb)
-        rb = even_parts(sh.rows, min(rb, panel // tile) if packed else rb)
-    else:
-        rb = even_parts(sh.rows, max(1, min(rb, panel // (step + halo))))
-        # Long tiles amortise loading and storing the sums; A streams from L2, fast enough.
-        tile = min(m.l2_bytes // 8 // (lb * sh.item), panel // rb - halo)
-        tile, blocks = min(16 * step, tile // step * step), l_parts * ceil_div(sh.rows, rb)
-    tile = min(max(step, tile), round_up(width, step))
-    tiles = max(1, sh.N * sum(ceil_div(phase.count, tile) for phase in sh.phases))
-    slots = min(ceil_div(ITEMS, blocks), tiles, 2**26 // (size * sh.taps * sh.item), most_slots)
-    slots = 1 << max(1, slots).bit_length() - 1
-    # As many tiles in every slot, so that threads finish together.
-    tile = round_up(even_parts(width, tile, slots // gcd(sh.N, slots)), step)
-    # In pairs, borders are FP32.
-    border = max(step, min(step if pairs else 4 * step, tile, (panel // rb - halo) // step * step))
-    flush = max(1, 2**14 // tile)
-    return WeightBlocking(
-        lists,
-        pairs,
-        packed,
-        tile,
-        border,
-        step,
-        lb,
-        kernel_lanes(sh.lanes % lb, sh.item, m) if sh.lanes % lb else 0,
-        l_blocks,
-        rb,
-        slots,
-        flush,
-        (reason,),
     )

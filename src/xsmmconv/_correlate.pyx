@@ -10,54 +10,19 @@ from libc.string cimport memset
 cimport cython
 cimport numpy as cnp
 
+from xsmmconv._correlate_table cimport (
+    ONE_TAP_FILTERS, PACKED_CHANNELS, Call, Phase, Segment, Table, Tile, pack_channels,
+    pack_one_tap, pack_weight_block, pack_weight_row,
+)
 from xsmmconv._kernel cimport kernel_t
 from xsmmconv._memory cimport Packed, Scratch, copy_rows, operand
-from xsmmconv._pack cimport border_tap, pack_ops, pack_ops_of, scatter_pairs
-from xsmmconv._panel cimport Operand, Panel, Window, pack_panel, pack_transposed
+from xsmmconv._pack cimport border_tap, interleave, pack_ops_of
+from xsmmconv._panel cimport Operand, Window, pack_panel, pack_transposed
 from xsmmconv._team cimport TEAM_SHARES, team_divide, team_next, team_of, team_share
 
+from xsmmconv._layout import window_rows
+
 cnp.import_array()
-
-
-cdef enum:
-    ONE_TAP_FILTERS = 64  # packed together
-
-
-cdef struct Call:
-    kernel_t kernel      # for kb filters
-    kernel_t tail        # for the last, smaller block of filters
-    int64_t work         # multiply-adds of one call
-    int64_t tail_work
-    int64_t a            # bytes: source, weights and result relative to the tile
-    int64_t b
-    int64_t c
-    int64_t first        # in the lists of offsets
-    unsigned long long count
-
-
-cdef struct Tile:
-    int64_t first_call
-    int64_t calls
-    int64_t fill         # no call covers the whole tile: zero it first
-    int64_t border       # the first of the border taps, or -1: one channel and one filter
-    int64_t taps
-    int64_t work         # multiply-adds of these
-    int64_t partial      # calls for partial sums, which then are what the border taps add up
-
-
-cdef struct Segment:
-    int64_t start
-    int64_t width
-    int64_t count
-    int64_t tile
-
-
-cdef struct Phase:
-    int64_t first
-    int64_t step
-    int64_t count
-    int64_t first_segment
-    int64_t segments
 
 
 cdef struct Arrays:
@@ -68,48 +33,6 @@ cdef struct Arrays:
     char* out
     int relu
     int64_t k_parts      # work items that share a chunk, each with its own filters
-
-
-cdef struct Table:
-    # The program and its extents, flat.
-    Call* calls
-    Tile* tiles
-    Segment* segments
-    Phase* phases
-    border_tap* border_taps
-    Panel panel
-    unsigned long long* offsets_a
-    unsigned long long* offsets_b
-    int64_t* tap         # where each tap's weights go when they are packed; -1: nowhere
-    int64_t n_phases
-    int64_t N
-    int64_t groups
-    int64_t channels     # of the source, per group
-    int64_t C            # steps of k: channels, or pairs of them
-    int64_t K
-    int64_t S
-    int64_t planes
-    int64_t out_width
-    int64_t tile
-    int64_t kb
-    int64_t cb
-    int64_t chunk
-    int64_t chunks
-    int64_t nb           # batch rows of an item
-    int64_t column       # distance of positions in the source, elements
-    int64_t weight_k     # strides of the weight layout, elements
-    int64_t weight_c
-    int64_t weight_block
-    int64_t weight_group
-    bint packed
-    bint filters_in_lanes
-    bint direct
-    bint unreached       # there are columns that no phase covers: exact zeros, or the bias
-    int64_t compact_bytes
-    int64_t partial_bytes
-    const pack_ops* source_ops
-    const pack_ops* computed_ops
-    const pack_ops* out_ops
 
 
 cdef int64_t run_partial(const Table* t, Tile* tile, const char* source, const char* weight,
@@ -171,6 +94,31 @@ cdef void store_tile(const Table* t, const Arrays* v, Phase* phase, char* out, c
                         result + k * ldc * size, width, bias, v.relu)
 
 
+cdef void store_phases(const Table* t, const Arrays* v, char* out, char* rows, int64_t m0,
+                       int64_t first_filter, int64_t filters) noexcept nogil:
+    """The same for a chunk of all phases."""
+    cdef int64_t k, p, size = t.source_ops.computed, stored = t.out_ops.stored, step = t.n_phases
+    cdef int64_t whole = min(t.chunk, t.phases[step - 1].count - m0), phase_bytes, rest
+    cdef const char* bias
+    cdef const char* row
+    cdef char* to
+    cdef char* line = rows + t.kb * t.chunk * step * size
+    cdef bint plain = v.bias == NULL and not v.relu and t.out_ops == t.computed_ops
+    phase_bytes = t.kb * t.chunk * size
+    for k in range(filters):
+        bias = v.bias + (first_filter + k) * size if v.bias != NULL else NULL
+        row = rows + k * t.chunk * size
+        to = out + (k * t.out_width + m0 * step) * stored
+        interleave(to if plain else line, row, phase_bytes, step, whole, t.computed_ops)
+        if not plain:
+            t.out_ops.store(to, stored, line, whole * step, bias, v.relu)
+        for p in range(step):  # the first phases may have a column more
+            rest = min(t.chunk, t.phases[p].count - m0) - whole
+            if rest > 0:
+                t.out_ops.store(to + (whole * step + p) * stored, step * stored,
+                                row + p * phase_bytes + whole * size, rest, bias, v.relu)
+
+
 cdef void store_lanes(const Table* t, const Arrays* v, Phase* phase, char* out, char* compact,
                       int64_t width, int64_t first_filter, int64_t filters) noexcept nogil:
     """The same for a tile with filters in the lanes: a matrix of columns x filters per row of the
@@ -189,87 +137,55 @@ cdef void store_lanes(const Table* t, const Arrays* v, Phase* phase, char* out, 
 
 
 cdef int64_t run_segment(const Table* t, const Arrays* v, Phase* phase, Segment* seg, int64_t m0,
-                         const char* base, int64_t n, int64_t g, int64_t k0, char* compact) \
-        noexcept nogil:
+                         const char* base, int64_t n, int64_t g, int64_t k0, char* compact,
+                         char* phase_rows) noexcept nogil:
     """The tiles of a segment that start in the chunk at m0, for the filters k0, k0 + 1, ..."""
     cdef int64_t size = t.source_ops.computed, stored = t.out_ops.stored
     cdef int64_t filters = min(t.kb, t.K - k0), first = g * t.K + k0, work = 0, i, m, at
-    cdef int64_t row_bytes = t.out_width * stored, ldc = t.out_width if t.direct else t.tile
+    cdef int64_t row_bytes = t.out_width * stored, ldc = t.tile
     cdef const char* weight = v.weight + (g * t.weight_group + k0 * t.weight_k) * size
     cdef char* out
     cdef char* result
     cdef int64_t end = min(seg.count, (m0 + t.chunk - seg.start + seg.width - 1) // seg.width)
+    if t.direct or t.interleaved:
+        ldc = t.out_width if t.direct else t.chunk
     for i in range(max(0, (m0 - seg.start + seg.width - 1) // seg.width), end):
         m = seg.start + i * seg.width
         out = (v.out + (n * t.groups * t.K + first) * row_bytes
                + (phase.first + m * phase.step) * stored)
         at = m % t.tile if t.filters_in_lanes else 0
         result = out if t.direct else compact + at * t.nb * t.kb * size
+        if t.interleaved:
+            result = phase_rows + (m - m0) * size
         work += run_tile(t, &t.tiles[seg.tile], base + m * t.column * size, weight, result,
-                         compact + t.compact_bytes, ldc, seg.width, filters)
+                         compact + t.compact_bytes + t.rows_bytes, ldc, seg.width, filters)
         if t.filters_in_lanes:
             # All of a tile together: at a border its segments are narrow.
             if at + seg.width == t.tile or m + seg.width == phase.count:
                 store_lanes(t, v, phase, out - at * phase.step * stored, compact, at + seg.width,
                             first, filters)
-        elif v.bias != NULL or v.relu or not t.direct:
+        elif not t.interleaved and (v.bias != NULL or v.relu or not t.direct):
             store_tile(t, v, phase, out, result, ldc, seg.width, first, filters)
     return work
 
 
-cdef void pack_weight_row(const Table* t, const char* src, const Py_ssize_t* strides, char* dst,
-                          int64_t row) noexcept nogil:
-    """Bring the weights of one filter of one group into the layout of the plan."""
-    cdef int64_t g = row // t.K, k = row % t.K, c = 0, size = t.source_ops.computed
-    cdef int64_t place = g * t.weight_group + k * t.weight_k
-    src += g * strides[0] + k * strides[1]
-    if t.panel.pairs:
-        while c < t.channels:
-            scatter_pairs(dst + place * size, t.tap, src + c * strides[2], strides[2], strides[3],
-                          min(2 * t.cb, t.channels - c), t.S)
-            c += 2 * t.cb
-            place += t.weight_block
-        return
-    while c < t.C:
-        t.source_ops.scatter(dst + place * size, t.weight_c, t.tap, src + c * strides[2],
-                             strides[2], strides[3], min(t.cb, t.C - c), t.S)
-        c += t.cb
-        place += t.weight_block
-
-
-cdef void pack_weight_block(const Table* t, const char* src, const Py_ssize_t* strides, char* dst,
-                            int64_t row) noexcept nogil:
-    """The same for a block of filters of one group where they fill the lanes."""
-    cdef int64_t blocks = (t.K + t.kb - 1) // t.kb, g = row // blocks, k = row % blocks * t.kb
-    cdef int64_t c, i, filters = min(t.kb, t.K - k), size = t.source_ops.computed
-    dst += (g * t.weight_group + k * t.weight_k) * size
-    src += g * strides[0] + k * strides[1]
-    if strides[2] == t.S * strides[3]:  # channels and taps are one axis
-        t.source_ops.transpose(dst, t.kb, src, strides[1], strides[3], filters, t.C * t.S)
-        return
-    for c in range(t.C):
-        if t.S > 1 and size == t.source_ops.stored:
-            t.source_ops.transpose(dst + c * t.weight_c * size, t.kb, src + c * strides[2],
-                                   strides[1], strides[3], filters, t.S)
-            continue
-        for i in range(t.S):  # BF16, of which few at a time cannot be loaded as vectors
-            t.source_ops.load(dst + (c * t.weight_c + t.tap[i]) * size,
-                              src + c * strides[2] + i * strides[3], strides[1], filters)
-
-
-cdef void pack_one_tap(const Table* t, const char* src, const Py_ssize_t* strides, char* dst,
-                       int64_t row) noexcept nogil:
-    """The same for some filters of one tap that are neighbours, as in backward data: a matrix to
-    be transposed."""
-    cdef int64_t blocks = (t.K + ONE_TAP_FILTERS - 1) // ONE_TAP_FILTERS, c = 0
-    cdef int64_t g = row // blocks, k = row % blocks * ONE_TAP_FILTERS, size = t.source_ops.computed
-    dst += (g * t.weight_group + k * t.weight_k) * size
-    src += g * strides[0] + k * strides[1]
-    while c < t.C:
-        t.source_ops.transpose(dst, t.weight_k, src + c * strides[2], strides[2], strides[1],
-                               min(t.cb, t.C - c), min(ONE_TAP_FILTERS, t.K - k))
-        c += t.cb
-        dst += t.weight_block * size
+cdef int64_t run_block(const Table* t, const Arrays* v, int64_t m0, const char* base, int64_t n,
+                       int64_t g, int64_t k0, char* compact) noexcept nogil:
+    """A chunk of all phases for the filters k0, k0 + 1, ..."""
+    cdef int64_t p, s, work = 0, first = g * t.K + k0
+    cdef char* rows = compact + t.compact_bytes
+    cdef char* phase_rows = rows
+    cdef Phase* phase
+    for p in range(t.n_phases):
+        phase = &t.phases[p]
+        for s in range(phase.segments):
+            work += run_segment(t, v, phase, &t.segments[phase.first_segment + s], m0, base, n, g,
+                                k0, compact, phase_rows)
+        phase_rows += t.kb * t.chunk * t.source_ops.computed
+    if t.interleaved:
+        store_phases(t, v, v.out + (n * t.groups * t.K + first) * t.out_width * t.out_ops.stored,
+                     rows, m0, first, min(t.kb, t.K - k0))
+    return work
 
 
 cdef void fill_row(const Table* t, const Arrays* v, int64_t row) noexcept nogil:
@@ -293,12 +209,10 @@ cdef int64_t run_item(const Table* t, const Arrays* v, int64_t item, char* scrat
     cdef int64_t part = item // t.chunks % v.k_parts
     cdef int64_t g = item // (t.chunks * v.k_parts) % t.groups
     cdef int64_t n = item // (t.chunks * v.k_parts * t.groups) * t.nb
-    cdef int64_t m0 = chunk * t.chunk, size = t.source_ops.computed, work = 0, block, p, s
+    cdef int64_t m0 = chunk * t.chunk, size = t.source_ops.computed, work = 0, block
     cdef int64_t blocks = (t.K + t.kb - 1) // t.kb
-    cdef char* compact = scratch
-    cdef char* panel = scratch + t.compact_bytes + t.partial_bytes
+    cdef char* panel = scratch + t.compact_bytes + t.rows_bytes + t.partial_bytes
     cdef const char* base
-    cdef Phase* phase
     if t.filters_in_lanes:
         pack_transposed(&t.panel, &v.source, panel, n, t.nb, t.column, g * t.channels, t.C, m0)
         base = panel - m0 * t.column * size
@@ -307,12 +221,8 @@ cdef int64_t run_item(const Table* t, const Arrays* v, int64_t item, char* scrat
         base = panel - m0 * size
     else:
         base = v.source.data + n * v.source.stride_n + g * t.channels * v.source.stride_c
-    for p in range(t.n_phases):
-        phase = &t.phases[p]
-        for block in range(part * blocks // v.k_parts, (part + 1) * blocks // v.k_parts):
-            for s in range(phase.segments):
-                work += run_segment(t, v, phase, &t.segments[phase.first_segment + s], m0, base,
-                                    n, g, block * t.kb, compact)
+    for block in range(part * blocks // v.k_parts, (part + 1) * blocks // v.k_parts):
+        work += run_block(t, v, m0, base, n, g, block * t.kb, scratch)
     return work
 
 
@@ -355,11 +265,13 @@ cdef class Correlate:
         t.phases = <Phase*> copy_rows(program.phases, sizeof(Phase) // 8)
         t.border_taps = <border_tap*> copy_rows(program.border_taps, sizeof(border_tap) // 8)
         t.panel.windows = <Window*> copy_rows(
-            [(w.plane, w.shift, w.width, w.position) for w in source.windows], 4)
+            window_rows(source, sh.planes), sizeof(Window) // 8)
         t.panel.n_windows, t.panel.row = len(source.windows), source.row
         t.offsets_a = <unsigned long long*> copy_rows(program.offsets_a, 1)
         t.offsets_b = <unsigned long long*> copy_rows(program.offsets_b, 1)
         t.tap = <int64_t*> copy_rows(weight.tap, 1)
+        if weight.c == 1 and S > 2 and weight.tap == tuple([i * weight.tap[1] for i in range(S)]):
+            t.tap_step = weight.tap[1]
         t.n_phases = len(program.phases)
         t.N, t.groups, t.K, t.S = sh.N, sh.groups, sh.K, S
         t.channels, t.C, t.panel.pairs = sh.channels, sh.C, sh.pairs
@@ -375,14 +287,16 @@ cdef class Correlate:
         t.filters_in_lanes = bl.lanes == "filters"
         t.nb, t.column = bl.nb, source.column
         self.items = t.N // t.nb * t.groups * t.chunks
-        # The compact tile (and its transpose), partial sums, then the panel.
+        # The compact tile (and its transpose), rows of all phases, partial sums, then the panel.
+        t.interleaved = bl.interleaved
         t.compact_bytes = 0 if t.direct else t.kb * t.tile * sh.item * (
             t.nb + 1 if t.filters_in_lanes else 1)
+        t.rows_bytes = (t.kb + 1) * t.chunk * t.n_phases * sh.item if t.interleaved else 0
         t.partial_bytes = program.partial * sh.item
         panel = t.C * t.panel.row if t.packed else 0
         if t.filters_in_lanes:
             panel = t.column * sum([w.width for w in source.windows])
-        self.scratch_bytes = t.compact_bytes + t.partial_bytes + panel * sh.item
+        self.scratch_bytes = t.compact_bytes + t.rows_bytes + t.partial_bytes + panel * sh.item
         self.shared_bytes = weight.group * sh.groups * t.source_ops.computed if weight.packed else 0
         self.swapped = swapped
 
@@ -408,6 +322,9 @@ cdef class Correlate:
             strides[1], strides[2] = strides[2], strides[1]
         if t.filters_in_lanes:
             pack_one, rows = pack_weight_block, t.groups * ((t.K + t.kb - 1) // t.kb)
+            if strides[2] != t.S * strides[3]:
+                pack_one = pack_channels
+                rows = t.groups * ((t.C + PACKED_CHANNELS - 1) // PACKED_CHANNELS)
         elif t.S == t.weight_c == 1 and not t.panel.pairs and (
                 strides[1] == t.source_ops.stored != strides[2]):
             pack_one = pack_one_tap

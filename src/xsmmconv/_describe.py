@@ -74,11 +74,12 @@ def _correlate_rows(program) -> list[str]:
 def _weight_rows(program) -> list[str]:
     rows = []
     for plane, column, width, tiles, index in program.segments:
-        call, calls, packed, _ = program.tiles[index]
+        call, calls, packed, _, halo = program.tiles[index]
         lists = sum(c[-1] for c in program.calls[call : call + calls])
         rows.append(
             f"plane {plane}, "
             + _tiles(column, width, tiles, calls, lists)
             + (", packed" if packed else ", in place")
+            + (", stacked" if halo else "")
         )
     return rows

@@ -167,6 +167,13 @@ def next_change(phase: Phase, m: int) -> int:
     return best
 
 
+def interior(phase: Phase) -> tuple[int, int]:
+    """The positions [a, b) where all taps are valid; a >= b if there are none."""
+    a = max((run.first_valid(0) for run in phase.runs), default=0)
+    b = min((run.end_valid(len(run.taps) - 1) for run in phase.runs), default=0)
+    return max(0, a), min(phase.count, b)
+
+
 def walk(phase: Phase, tile: int, border: int) -> Iterator[tuple[int, int, int]]:
     """Cut the positions of a phase into (start, width, count): `count` equal tiles in a row.
 

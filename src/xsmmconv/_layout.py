@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from xsmmconv._blocking import round_up
 from xsmmconv._geometry import Run
 
+_TOGETHER = 64  # windows that are looked at for one matrix
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -32,6 +34,22 @@ class SourceLayout:
     column: int
     windows: tuple[Window, ...]
     positions: tuple[tuple[int, ...], ...]
+
+
+def window_rows(layout: SourceLayout, planes: int) -> list[tuple[int, ...]]:
+    """The windows for the engines, each with the number of those from it on that hold neighbours in
+    the source and are equally far apart in the panel: together they are a matrix, transposed."""
+    windows, rows = layout.windows, []
+    for i, w in enumerate(windows):
+        together = 1
+        for n, other in enumerate(windows[i + 1 : i + _TOGETHER], 1):
+            near = (other.shift - w.shift) * planes + other.plane - w.plane == n
+            step = windows[i + 1].position - w.position
+            if not near or other.width != w.width or other.position - w.position != n * step:
+                break
+            together += 1
+        rows.append((w.plane, w.shift, w.width, w.position, together))
+    return rows
 
 
 def in_place(runs: Sequence[Run], width: int) -> SourceLayout:
@@ -87,7 +105,7 @@ def _panel(runs: Sequence[Run], columns: int, split_taps: bool, line: int) -> So
         else:
             merged.append([plane, lo, hi])
     windows, position = [], 0
-    for plane, lo, hi in merged:
+    for plane, lo, hi in sorted(merged, key=lambda m: (m[1], m[0])):  # in the order of the source
         windows.append(Window(plane, lo, columns + hi - lo, position))
         position += round_up(columns + hi - lo, line)
     # An odd number of cache lines, so that the rows of a panel spread over the sets of L1.

@@ -140,7 +140,7 @@ class _Lowering:
             return kind, filters, columns * bl.nb, k, weight.c, ldb, bl.kb, beta
         # The distance of a single column means nothing, and may be beyond 32 bits.
         lda = source.row if bl.lists == "taps" else self.spacing if k > 1 else 1
-        ldc = sh.out_width if bl.direct else bl.tile
+        ldc = sh.out_width if bl.direct else bl.chunk if bl.interleaved else bl.tile
         if sh.pairs:
             return kind, columns, filters, 2 * k, lda, 2 * weight.k, ldc, beta
         return kind, columns, filters, k, lda, weight.k, ldc, beta

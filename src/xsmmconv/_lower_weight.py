@@ -11,19 +11,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from xsmmconv._blocking import WeightBlocking, WeightShape, kernel_type
-from xsmmconv._geometry import Phase, Rectangle, cover, next_change, pieces, walk
+from xsmmconv._blocking import kernel_type
+from xsmmconv._blocking_weight import WeightBlocking, WeightShape
+from xsmmconv._geometry import Phase, Rectangle, cover, interior, next_change, pieces, walk
 from xsmmconv._layout import SourceLayout, in_place, panel, unfolded_panel
 
 
 @dataclass(slots=True)
 class WeightProgram:
-    """What engine 2 executes. Offsets in bytes; `tap` and the steps in units of `lb` elements."""
+    """What engine 2 executes. Offsets in bytes; `tap` in units of `lb` elements."""
 
     panel: SourceLayout  # for the tiles that are packed
-    tap: list[int]  # where each tap's sums lie in a block
-    row_step: int  # distance of row channels there
-    tap_step: int  # and of taps
+    tap: list[int]  # where each tap's sums lie among those of a row channel
+    lag: int = 0  # of the lanes that stand beside a position's own, in positions
     offsets_a: list[int] = field(default_factory=list)
     offsets_b: list[int] = field(default_factory=list)
     calls: list[tuple] = field(default_factory=list)
@@ -39,7 +39,9 @@ class _Lowering:
         self.tiles: dict[tuple, int] = {}
         self.lists: dict[tuple, int] = {}
         self.calls: dict[tuple, tuple[int, ...]] = {}
-        self.pairs = False  # of the tile that is being lowered
+        # Of the tile that is being lowered:
+        self.pairs = False
+        self.stack = 1
         self.rows = in_place(run_list, sh.row_width)
 
     @property
@@ -52,24 +54,27 @@ class _Lowering:
         whole = self.bl.step
         if count == 1:
             step = whole  # every list begins with 0
-        key = step, self.item
+        key = step, self.item, self.stack
         if key not in self.lists:
             program, item = self.program, self.item
+            position = self.stack * self.bl.lb * item
             entries = range(0, self.bl.tile if step == whole else whole, step)
             self.lists[key] = len(program.offsets_a)
-            program.offsets_a += [e * self.bl.lb * item for e in entries]
+            program.offsets_a += [e * position for e in entries]
             program.offsets_b += [e * item for e in entries]
         return self.lists[key]
 
-    def variants(self, n: int, last_n: int, k: int, ldb: int, ldc: int) -> tuple[int, ...]:
-        """Kernels for the whole and the last block of row channels x of lanes."""
-        key = self.pairs, n, k, ldb, ldc
+    def variants(
+        self, taps: int, n: int, last_n: int, k: int, ldb: int, ldc: int
+    ) -> tuple[int, ...]:
+        """Kernels for the whole and the last block of row channels x of lanes; m = taps x lanes."""
+        key = self.pairs, self.stack, taps, n, k, ldb, ldc
         if key not in self.calls:
             bl, kind = self.bl, kernel_type(self.sh.item, self.pairs)
             kernels = []
             for columns in (n, last_n):
                 for m in (bl.lb, bl.last_lb):
-                    shape = (kind, m, columns, k, bl.lb, ldb, ldc, 1)
+                    shape = (kind, taps * m, columns, k, self.stack * bl.lb, ldb, ldc, 1)
                     if m and columns and shape not in self.program.kernels:
                         self.program.kernels[shape] = self.kernel(*shape)
                     kernels.append(self.program.kernels.get(shape, 0))
@@ -77,12 +82,21 @@ class _Lowering:
         return self.calls[key]
 
     def reduce(
-        self, taps: int, ldb: int, a: int, b: int, c: int, length: int, border: bool = False
+        self,
+        taps: int,
+        ldb: int,
+        a: int,
+        b: int,
+        c: int,
+        length: int,
+        border: bool = False,
+        stacked: int = 1,
     ):
-        """Calls that reduce over `length` positions; n = taps, or all row channels if taps is 0."""
+        """Calls that reduce over `length` positions; n = taps, or all row channels if taps is 0.
+        Each lane stands for `stacked` taps."""
         sh, bl = self.sh, self.bl
         n, last_n = (taps, 0) if taps else (min(bl.rb, sh.rows), sh.rows % bl.rb)
-        ldc = (self.program.tap_step if taps else self.program.row_step) * bl.lb
+        ldc = (self.stack if taps else sh.taps) * bl.lb
         kind = 1 if taps else 0
         whole = length // bl.step * bl.step
         parts = [(0, bl.step, whole // bl.step)] if whole else []
@@ -95,12 +109,12 @@ class _Lowering:
         for start, k, count in parts:
             self.program.calls.append(
                 (
-                    *self.variants(n, last_n, k, ldb, ldc),
-                    k * count,
+                    *self.variants(stacked, n, last_n, k, ldb, ldc),
+                    stacked * k * count,
                     n,
                     last_n,
                     kind,
-                    (a + start) * bl.lb * self.item,
+                    (a + start) * self.stack * bl.lb * self.item,
                     (b + start) * self.item,
                     c * bl.lb * sh.item,
                     self.positions(k, count),
@@ -128,6 +142,23 @@ class _Lowering:
                 continue
             for j in range(rect.j0, rect.j1):
                 self.reduce(0, source.row, 0, position[j], self.program.tap[run.taps[j]], length)
+
+    def stacked_tile(self, phase: Phase, first_run: int, length: int, packed: bool):
+        """All taps reduce over the whole tile, `stack` of them at a time: beside a position's lanes
+        stand those of earlier positions, for which the same input is that of a later tap."""
+        source = self.program.panel if packed else self.rows
+        self.stack = stack = self.bl.stack
+        for r, run in enumerate(phase.runs, first_run):
+            place, taps = source.positions[r], len(run.taps)
+            tap = [self.program.tap[t] for t in run.taps]
+            if self.bl.lists == "taps":
+                n, ldb = taps // stack, stack * run.spacing
+                self.reduce(n, ldb, 0, place[0], tap[0], length, stacked=stack)
+                continue
+            for j in range(0, taps, stack):
+                together = min(stack, taps - j)
+                self.reduce(0, source.row, 0, place[j], tap[j], length, stacked=together)
+        self.stack = 1
 
     def mixed_tile(self, ranges: list[tuple]):
         """Each tap reduces over its own range of positions, n = row channels of the panel."""
@@ -182,15 +213,22 @@ class _Lowering:
             whole = whole and len(rects) == len(self.run_list)
         return rects if whole or self.bl.lists == "channels" else None
 
+    def ranges(self, phase: Phase, first_run: int, a: int, b: int) -> list[tuple[int, ...]]:
+        """Which of the positions [a, b) each tap uses, besides those that stacked tiles serve."""
+        stack, found = self.bl.stack, []
+        for r, run in enumerate(phase.runs, first_run):
+            for j in range(len(run.taps)):
+                lo, hi = max(a, run.first_valid(j)), min(b, run.end_valid(j))
+                if stack > 1:
+                    first, end = (m - j % stack * self.program.lag for m in self.stacked)
+                    lo, hi = (lo, min(hi, first)) if a < first else (max(lo, end), hi)
+                if lo < hi:
+                    found.append((r, j, lo - a, hi - a))
+        return found
+
     def tile(self, phase: Phase, first_run: int, a: int, b: int) -> int:
-        rects = self.uniform(phase, first_run, a, b)
-        ranges = []
-        if rects is None:
-            for r, run in enumerate(phase.runs, first_run):
-                for j in range(len(run.taps)):
-                    lo, hi = max(a, run.first_valid(j)), min(b, run.end_valid(j))
-                    if lo < hi:
-                        ranges.append((r, j, lo - a, hi - a))
+        rects = self.uniform(phase, first_run, a, b) if self.bl.stack == 1 else None
+        ranges = self.ranges(phase, first_run, a, b) if rects is None else []
         self.pairs = self.bl.pairs and rects is not None and (b - a) % 2 == 0
         uniform = ((r.run, r.j0, r.j1, r.a - a, r.b - a) for r in rects or ())
         key = (b - a, rects is None, *(ranges or uniform))
@@ -205,9 +243,31 @@ class _Lowering:
                 self.uniform_tile(rects, packed)
             self.tiles[key] = len(self.program.tiles)
             self.program.tiles.append(
-                (start, len(self.program.calls) - start, int(packed), int(self.pairs))
+                (start, len(self.program.calls) - start, int(packed), int(self.pairs), 0)
             )
         return self.tiles[key]
+
+    def stacked_phase(self, phase: Phase, first_run: int):
+        """Stacked tiles, by the position that the first of `stack` taps uses, and what they leave
+        of either end: there, earlier positions have no lanes or lack the input of a tap."""
+        bl, program = self.bl, self.program
+        halo, (first, end) = (bl.stack - 1) * program.lag, interior(phase)
+        self.stacked = first + halo, end
+        for a, b in (0, first + halo), (end - halo, phase.count):
+            for at in range(a, b, bl.border):
+                width = min(bl.border, b - at)
+                tile = self.tile(phase, first_run, at, at + width)
+                if program.tiles[tile][1]:
+                    program.segments.append((phase.first, at, width, 1, tile))
+        at, room = first + halo, end - first - halo
+        for width, count in (bl.tile, room // bl.tile), (room % bl.tile, 1):
+            if width and count:
+                start = len(program.calls)
+                self.stacked_tile(phase, first_run, width, bl.packed)
+                calls = len(program.calls) - start
+                program.segments.append((phase.first, at, width, count, len(program.tiles)))
+                program.tiles.append((start, calls, int(bl.packed), 0, halo))
+                at += width * count
 
     def phase(self, phase: Phase, first_run: int):
         border = self.bl.tile if self.bl.lists == "dots" else self.bl.border
@@ -232,23 +292,27 @@ class _Lowering:
 def lower_weight(sh: WeightShape, bl: WeightBlocking, S: int, kernel) -> WeightProgram:
     """`kernel(type, m, n, k, lda, ldb, ldc, beta)` gives the address of a kernel."""
     run_list = [run for phase in sh.phases for run in phase.runs]
-    # Taps of a run are neighbours, so that a rectangle's taps are the columns of one result.
-    order = [t for run in run_list for t in run.taps]
-    order += sorted(set(range(S)) - set(order))
-    row_step, tap_step = (1, bl.rb) if bl.lists == "channels" else (S, 1)
+    order = list(range(S))
+    if bl.lists != "channels" or bl.stack > 1:
+        # Taps of a run are neighbours, so that they can be the columns of one result, or its rows.
+        order = [t for run in run_list for t in run.taps]
+        order += sorted(set(range(S)) - set(order))
     tap = [0] * S
     for place, t in enumerate(order):
-        tap[t] = place * tap_step
+        tap[t] = place
     # Where rows are read in place, only the narrow tiles of the borders are packed.
     columns = bl.tile if bl.packed else bl.border
     split = bl.lists == "channels" or (bl.lists == "taps" and not bl.packed)
     layout = panel(run_list, columns, split, sh.item)
     if bl.lists == "unfolded":
         layout = unfolded_panel(run_list, columns, sh.item)
-    program = WeightProgram(layout, tap, row_step, tap_step)
+    program = WeightProgram(layout, tap)
     lowering = _Lowering(sh, bl, program, run_list, kernel)
+    lower = lowering.phase
+    if bl.stack > 1:
+        program.lag, lower = sh.phases[0].runs[0].spacing, lowering.stacked_phase
     first_run = 0
     for phase in sh.phases:
-        lowering.phase(phase, first_run)
+        lower(phase, first_run)
         first_run += len(phase.runs)
     return program

@@ -13,6 +13,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "_transpose.h"
+
 /* A tap that the columns first to end - 1 of a border tile use. */
 typedef struct {
   ptrdiff_t source; /* bytes: what column 0 would read of it */
@@ -165,207 +167,6 @@ XC_WEIGHTS(f32, float, float, identity_f32, identity_f32)
 XC_WEIGHTS(f64, double, double, identity_f64, identity_f64)
 XC_WEIGHTS(bf16, uint16_t, float, bf16_widen, bf16_round)
 
-/* ---- pairs of BF16 channels, for kernels that multiply them natively -------------------------- */
-
-static inline uint32_t bf16_pair(const char* even, const char* odd) {
-  uint16_t low, high = 0;
-  memcpy(&low, even, 2);
-  if (odd) memcpy(&high, odd, 2);
-  return low | (uint32_t)high << 16;
-}
-
-/* Interleave two rows; without a second one its place is taken by true zeros. */
-static inline void load_pairs(void* dst, const char* even, const char* odd, ptrdiff_t stride,
-                              ptrdiff_t n) {
-  uint32_t* restrict out = (uint32_t*)dst;
-  if (odd && stride == 2)
-    for (ptrdiff_t i = 0; i < n; i++) out[i] = bf16_pair(even + 2 * i, odd + 2 * i);
-  else
-    for (ptrdiff_t i = 0; i < n; i++)
-      out[i] = bf16_pair(even + i * stride, odd ? odd + i * stride : NULL);
-}
-
-/* dst[tap[t] + c/2] = (src[c][t], src[c+1][t]) for even c; taps < 0 are left out. */
-static inline void scatter_pairs(void* dst, const int64_t* tap, const char* src, ptrdiff_t src_c,
-                                 ptrdiff_t src_t, ptrdiff_t C, ptrdiff_t S) {
-  for (ptrdiff_t t = 0; t < S; t++) {
-    if (tap[t] < 0) continue;
-    uint32_t* restrict out = (uint32_t*)dst + tap[t];
-    for (ptrdiff_t c = 0; c < C; c += 2) {
-      const char* even = src + c * src_c + t * src_t;
-      out[c / 2] = bf16_pair(even, c + 1 < C ? even + src_c : NULL);
-    }
-  }
-}
-
-/* ---- transpose: dst[col*ldo + row] = src[row][col] ------------------------------------------- */
-
-/* The first n (1 to 8, 1 to 4) elements of a row, or of a vector to be stored. */
-static inline __m256i first8(ptrdiff_t n) {
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
-static inline __m256i first4(ptrdiff_t n) {
-  return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
-}
-
-static inline __m256 load8_f32(const char* p, ptrdiff_t n) {
-  return n == 8 ? _mm256_loadu_ps((const float*)p)
-                : _mm256_maskload_ps((const float*)p, first8(n));
-}
-static inline __m256 load8_bf16(const char* p, ptrdiff_t n) {
-  uint16_t part[8] = {0};
-  if (n < 8) p = memcpy(part, p, 2 * (size_t)n);
-  const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p));
-  return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
-}
-static inline __m256d load4_f64(const char* p, ptrdiff_t n) {
-  return n == 4 ? _mm256_loadu_pd((const double*)p)
-                : _mm256_maskload_pd((const double*)p, first4(n));
-}
-
-/* The same for elements `stride` bytes apart. */
-static inline __m256 gather8_f32(const char* p, ptrdiff_t stride, ptrdiff_t n) {
-  float part[8] = {0};
-  for (ptrdiff_t i = 0; i < n; i++) memcpy(part + i, p + i * stride, 4);
-  return _mm256_loadu_ps(part);
-}
-static inline __m256 gather8_bf16(const char* p, ptrdiff_t stride, ptrdiff_t n) {
-  uint16_t part[8] = {0};
-  for (ptrdiff_t i = 0; i < n; i++) memcpy(part + i, p + i * stride, 2);
-  return load8_bf16((const char*)part, 8);
-}
-static inline __m256d gather4_f64(const char* p, ptrdiff_t stride, ptrdiff_t n) {
-  double part[4] = {0};
-  for (ptrdiff_t i = 0; i < n; i++) memcpy(part + i, p + i * stride, 8);
-  return _mm256_loadu_pd(part);
-}
-
-static inline void transpose8(__m256 r[8]) {
-  __m256 t[8], u[8];
-  for (int i = 0; i < 8; i += 2) {
-    t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
-    t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
-  }
-  for (int i = 0; i < 8; i += 4) {
-    u[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
-    u[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
-    u[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
-    u[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
-  }
-  for (int i = 0; i < 4; i++) {
-    r[i] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x20);
-    r[i + 4] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x31);
-  }
-}
-
-static inline void transpose4(__m256d r[4]) {
-  const __m256d t0 = _mm256_unpacklo_pd(r[0], r[1]), t1 = _mm256_unpackhi_pd(r[0], r[1]);
-  const __m256d t2 = _mm256_unpacklo_pd(r[2], r[3]), t3 = _mm256_unpackhi_pd(r[2], r[3]);
-  r[0] = _mm256_permute2f128_pd(t0, t2, 0x20);
-  r[1] = _mm256_permute2f128_pd(t1, t3, 0x20);
-  r[2] = _mm256_permute2f128_pd(t0, t2, 0x31);
-  r[3] = _mm256_permute2f128_pd(t1, t3, 0x31);
-}
-
-/* Up to 8 rows of 1 to 4 neighbours in FP32: the taps of filters. */
-static inline void transpose_narrow_f32(float* to, ptrdiff_t ldo, const char* block,
-                                        ptrdiff_t row_stride, ptrdiff_t nr, ptrdiff_t nc) {
-  const __m128i part = _mm256_castsi256_si128(first8(nc));
-  const __m256i mask = first8(nr);
-  __m256 r[4], t[4];
-  for (int k = 0; k < 4; k++) {
-    const float* const low = (const float*)(block + k * row_stride);
-    const float* const high = (const float*)(block + (k + 4) * row_stride);
-    const __m128 first = k < nr ? _mm_maskload_ps(low, part) : _mm_setzero_ps();
-    const __m128 second = k + 4 < nr ? _mm_maskload_ps(high, part) : _mm_setzero_ps();
-    r[k] = _mm256_insertf128_ps(_mm256_castps128_ps256(first), second, 1);
-  }
-  for (int k = 0; k < 4; k += 2) {
-    t[k] = _mm256_unpacklo_ps(r[k], r[k + 1]);
-    t[k + 1] = _mm256_unpackhi_ps(r[k], r[k + 1]);
-  }
-  r[0] = _mm256_shuffle_ps(t[0], t[2], 0x44);
-  r[1] = _mm256_shuffle_ps(t[0], t[2], 0xee);
-  r[2] = _mm256_shuffle_ps(t[1], t[3], 0x44);
-  r[3] = _mm256_shuffle_ps(t[1], t[3], 0xee);
-  for (int k = 0; k < nc; k++)
-    if (nr == 8)
-      _mm256_storeu_ps(to + k * ldo, r[k]);
-    else
-      _mm256_maskstore_ps(to + k * ldo, mask, r[k]);
-}
-
-/* Blocks of V x V; at the edges rows are missing (zero) and loads and stores are masked. They follow
- * each other along the longer lines, of the source or of the destination: those are in memory. */
-#define XC_TRANSPOSE(NAME, STORED, COMPUTED, V, VECTOR, ZERO, LOAD, GATHER, BLOCK, STORE,        \
-                     MASKSTORE, FIRST)                                                           \
-  static inline void transpose_block_##NAME(COMPUTED* to, ptrdiff_t ldo, const char* block,      \
-                                            ptrdiff_t row_stride, ptrdiff_t col_stride,          \
-                                            ptrdiff_t rows, ptrdiff_t cols) {                    \
-    const ptrdiff_t nr = rows < V ? rows : V, nc = cols < V ? cols : V;                          \
-    const int neighbours = col_stride == (ptrdiff_t)sizeof(STORED);                              \
-    VECTOR r[V];                                                                                 \
-    if (neighbours && nc <= 4 && V == 8 && sizeof(STORED) == 4) {                                \
-      transpose_narrow_f32((float*)(void*)to, ldo, block, row_stride, nr, nc);                   \
-      return;                                                                                    \
-    }                                                                                            \
-    for (int k = 0; k < V; k++)                                                                  \
-      r[k] = k >= nr      ? ZERO()                                                               \
-             : neighbours ? LOAD(block + k * row_stride, nc)                                     \
-                          : GATHER(block + k * row_stride, col_stride, nc);                      \
-    BLOCK(r);                                                                                    \
-    if (nr == V && nc == V) {                                                                    \
-      for (int k = 0; k < V; k++) STORE(to + k * ldo, r[k]);                                     \
-    } else {                                                                                     \
-      const __m256i mask = FIRST(nr);                                                            \
-      for (int k = 0; k < nc; k++) MASKSTORE(to + k * ldo, mask, r[k]);                          \
-    }                                                                                            \
-  }                                                                                              \
-  static void transpose_##NAME(void* dst, ptrdiff_t ldo, const char* src, ptrdiff_t row_stride,  \
-                               ptrdiff_t col_stride, ptrdiff_t rows, ptrdiff_t cols) {           \
-    COMPUTED* to = (COMPUTED*)dst;                                                               \
-    if (row_stride > ldo * (ptrdiff_t)sizeof(COMPUTED)) {                                        \
-      for (ptrdiff_t i = 0; i < rows; i += V)                                                    \
-        for (ptrdiff_t j = 0; j < cols; j += V)                                                  \
-          transpose_block_##NAME(to + j * ldo + i, ldo, src + i * row_stride + j * col_stride,   \
-                                 row_stride, col_stride, rows - i, cols - j);                    \
-    } else {                                                                                     \
-      for (ptrdiff_t j = 0; j < cols; j += V)                                                    \
-        for (ptrdiff_t i = 0; i < rows; i += V)                                                  \
-          transpose_block_##NAME(to + j * ldo + i, ldo, src + i * row_stride + j * col_stride,   \
-                                 row_stride, col_stride, rows - i, cols - j);                    \
-    }                                                                                            \
-  }
-
-XC_TRANSPOSE(f32, float, float, 8, __m256, _mm256_setzero_ps, load8_f32, gather8_f32, transpose8,
-             _mm256_storeu_ps, _mm256_maskstore_ps, first8)
-XC_TRANSPOSE(bf16, uint16_t, float, 8, __m256, _mm256_setzero_ps, load8_bf16, gather8_bf16,
-             transpose8, _mm256_storeu_ps, _mm256_maskstore_ps, first8)
-XC_TRANSPOSE(f64, double, double, 4, __m256d, _mm256_setzero_pd, load4_f64, gather4_f64,
-             transpose4, _mm256_storeu_pd, _mm256_maskstore_pd, first4)
-
-/* Pairs of BF16 positions: where these are neighbours, a matrix of 32-bit elements. */
-static void transpose_pairs(void* dst, ptrdiff_t ldo, const char* src, ptrdiff_t row_stride,
-                            ptrdiff_t col_stride, ptrdiff_t rows, ptrdiff_t cols) {
-  if (col_stride == 2) {
-    transpose_f32(dst, ldo, src, row_stride, 4, rows, cols / 2);
-    return;
-  }
-  for (ptrdiff_t j = 0; j < cols / 2; j++)
-    for (ptrdiff_t i = 0; i < rows; i++) {
-      const char* even = src + i * row_stride + 2 * j * col_stride;
-      ((uint32_t*)dst)[j * ldo + i] = bf16_pair(even, even + col_stride);
-    }
-}
-
-static void load_u16(void* dst, const char* src, ptrdiff_t stride, ptrdiff_t n) {
-  if (stride == 2) {
-    memcpy(dst, src, 2 * (size_t)n);
-    return;
-  }
-  for (ptrdiff_t i = 0; i < n; i++) memcpy((uint16_t*)dst + i, src + i * stride, 2);
-}
-
 /* ---- one channel against one, which is no matrix product ------------------------------------- */
 
 /* sums[j] += sum_i a[i] * b[i + j*spacing] for `taps` (1 to 4) neighbouring taps. */
@@ -448,6 +249,22 @@ static inline const pack_ops* pack_ops_of(int dtype) {
       {2, 2, load_u16, NULL, transpose_pairs, NULL, NULL, NULL, NULL},
   };
   return &tables[dtype];
+}
+
+/* dst[i*rows + r] = src[r][i] for n columns of the computing type. */
+static inline void interleave(char* dst, const char* src, ptrdiff_t row_stride, ptrdiff_t rows,
+                              ptrdiff_t n, const pack_ops* ops) {
+  if (rows == 2 && ops->computed == 4) { /* shuffles, where masks would store so few elements */
+    float* restrict out = (float*)(void*)dst;
+    const float* const even = (const float*)src;
+    const float* const odd = (const float*)(src + row_stride);
+    for (ptrdiff_t i = 0; i < n; i++) {
+      out[2 * i] = even[i];
+      out[2 * i + 1] = odd[i];
+    }
+  } else {
+    ops->transpose(dst, rows, src, row_stride, ops->computed, rows, n);
+  }
 }
 
 #endif

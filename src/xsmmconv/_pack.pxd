@@ -25,6 +25,10 @@ cdef extern from "_pack.h" nogil:
                        Py_ssize_t count, Py_ssize_t width) noexcept nogil
 
     const pack_ops* pack_ops_of(int dtype)
+    void interleave(char* dst, const char* src, Py_ssize_t row_stride, Py_ssize_t rows,
+                    Py_ssize_t n, const pack_ops* ops)
     void load_pairs(void* dst, const char* even, const char* odd, Py_ssize_t stride, Py_ssize_t n)
     void scatter_pairs(void* dst, const int64_t* tap, const char* src, Py_ssize_t src_c,
                        Py_ssize_t src_t, Py_ssize_t C, Py_ssize_t S)
+    void stack_lanes(char* dst, const char* src, Py_ssize_t stack, Py_ssize_t lag, Py_ssize_t n,
+                     Py_ssize_t bytes)

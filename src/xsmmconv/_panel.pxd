@@ -9,6 +9,7 @@ cdef struct Window:
     int64_t shift
     int64_t width
     int64_t position
+    int64_t together     # windows from this one on that hold neighbours, equally far apart
 
 
 cdef struct Operand:
@@ -29,33 +30,66 @@ cdef struct Panel:
     bint pairs           # an element is a pair of BF16 channels
 
 
+cdef inline void load_window(const Window* win, const Operand* v, const char* row, bint pairs,
+                             bint odd, char* panel_row, int64_t m0, int64_t first, int64_t end) \
+        noexcept nogil:
+    """The elements first, ..., end - 1 of a window, as far as they are in the source."""
+    cdef int64_t plane_length = (v.width - win.plane + v.planes - 1) // v.planes
+    cdef int64_t lo = max(first, -m0 - win.shift)
+    cdef int64_t hi = min(end, plane_length - m0 - win.shift)
+    cdef char* place = panel_row + (win.position + lo) * v.ops.computed
+    if lo >= hi:
+        return
+    row += (win.plane + (m0 + win.shift + lo) * v.planes) * v.stride_w
+    if pairs:
+        load_pairs(place, row, row + v.stride_c if not odd else NULL, v.stride_w * v.planes,
+                   hi - lo)
+    else:
+        v.ops.load(place, row, v.stride_w * v.planes, hi - lo)
+
+
+cdef inline int64_t load_together(const Window* win, const Operand* v, const char* row,
+                                  char* panel_row, int64_t m0) noexcept nogil:
+    """All windows that hold neighbours, where they all are in the source: a matrix, transposed."""
+    cdef int64_t planes = v.planes, n = win.together, w
+    cdef int64_t at = (m0 + win.shift) * planes + win.plane, room = v.width - at - n
+    cdef int64_t lo = 0 if at >= 0 else (planes - 1 - at) // planes
+    cdef int64_t hi = min(win.width, room // planes + 1 if room >= 0 else 0)
+    if lo < hi:
+        v.ops.transpose(panel_row + (win.position + lo) * v.ops.computed,
+                        win[1].position - win.position, row + (at + lo * planes) * v.stride_w,
+                        planes * v.stride_w, v.stride_w, hi - lo, n)
+    else:
+        lo = hi = win.width
+    for w in range(n):
+        load_window(win + w, v, row, False, False, panel_row, m0, 0, lo)
+        load_window(win + w, v, row, False, False, panel_row, m0, hi, win.width)
+    return n
+
+
 cdef inline void pack_panel(const Panel* p, const Operand* v, char* panel, int64_t n, int64_t c0,
                             int64_t channels, int64_t m0) noexcept nogil:
     """Copy what the positions from m0 on read of channels c0, c0 + 1, ... to the panel.
 
     Columns outside the source are left as they are: no list ever points at them.
     """
-    cdef int64_t w, i, c, lo, hi, plane_length, size = v.ops.computed
+    cdef int64_t w, i, c
     cdef const char* row
-    cdef char* place
-    cdef Window* win
-    for w in range(p.n_windows):
-        win = &p.windows[w]
-        plane_length = (v.width - win.plane + v.planes - 1) // v.planes
-        lo = max(0, m0 + win.shift)
-        hi = min(plane_length, m0 + win.shift + win.width)
-        if lo >= hi:
-            continue
-        for i in range((channels + p.pairs) // (1 + p.pairs)):
-            c = i * (1 + p.pairs)
-            row = (v.data + n * v.stride_n + (c0 + c) * v.stride_c
-                   + (win.plane + lo * v.planes) * v.stride_w)
-            place = panel + (i * p.row + win.position + lo - m0 - win.shift) * size
-            if p.pairs:
-                load_pairs(place, row, row + v.stride_c if c + 1 < channels else NULL,
-                           v.stride_w * v.planes, hi - lo)
-            else:
-                v.ops.load(place, row, v.stride_w * v.planes, hi - lo)
+    cdef char* panel_row
+    # Operands that are multiplied as pairs of BF16 stay 16 bits wide, which are not transposed.
+    cdef bint neighbours = v.stride_w == v.ops.stored and not p.pairs and v.ops.computed > 2
+    for i in range((channels + p.pairs) // (1 + p.pairs)):
+        c = i * (1 + p.pairs)
+        row = v.data + n * v.stride_n + (c0 + c) * v.stride_c
+        panel_row = panel + i * p.row * v.ops.computed
+        w = 0
+        while w < p.n_windows:  # all windows of a row while it is in L1
+            if neighbours and p.windows[w].together > 2:
+                w += load_together(p.windows + w, v, row, panel_row, m0)
+                continue
+            load_window(p.windows + w, v, row, p.pairs, c + 1 == channels, panel_row, m0, 0,
+                        p.windows[w].width)
+            w += 1
 
 
 cdef inline void pack_transposed(const Panel* p, const Operand* v, char* panel, int64_t n0,

@@ -17,13 +17,11 @@ from xsmmconv import _dispatch, _memory
 from xsmmconv._blocking import (
     CorrelateShape,
     Machine,
-    WeightShape,
     ceil_div,
     correlate_blocking,
-    lanes_from,
     multiply_pairs,
-    weight_blocking,
 )
+from xsmmconv._blocking_weight import WeightShape, lanes_from, weight_blocking
 from xsmmconv._errors import UnsupportedError
 from xsmmconv._geometry import (
     backward_data_phases,

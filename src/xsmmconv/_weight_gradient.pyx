@@ -13,9 +13,11 @@ cimport numpy as cnp
 
 from xsmmconv._kernel cimport kernel_t
 from xsmmconv._memory cimport Scratch, copy_rows, operand
-from xsmmconv._pack cimport pack_ops, pack_ops_of
+from xsmmconv._pack cimport pack_ops, pack_ops_of, stack_lanes
 from xsmmconv._panel cimport Operand, Panel, Window, pack_panel
 from xsmmconv._team cimport TEAM_SHARES, team_divide, team_next, team_of, team_share
+
+from xsmmconv._layout import window_rows
 
 cnp.import_array()
 
@@ -39,6 +41,7 @@ cdef struct Tile:
     int64_t calls
     int64_t packed
     int64_t pairs        # multiplied as pairs of BF16 positions
+    int64_t halo         # earlier positions whose lanes stand beside a position's own; 0: none do
 
 
 cdef struct Segment:
@@ -67,6 +70,8 @@ cdef struct Table:
     int64_t row_planes
     int64_t tile
     int64_t lb
+    int64_t stack        # taps for which each lane stands, in tiles with a halo
+    int64_t lag          # from one to the next, in positions
     int64_t l_blocks     # of an item, at most
     int64_t all_l_blocks
     int64_t rb
@@ -74,7 +79,9 @@ cdef struct Table:
     int64_t slots
     int64_t flush
     int64_t tiles_per_n
-    int64_t row_step
+    int64_t tap_step     # 1 or -1 if the sums of a row channel's taps lie in that order, else 0
+    int64_t lanes_bytes  # of a tile that is transposed,
+    int64_t stacked_bytes  # and stacked
     int64_t finished     # row channels that are stored together
     bint lanes_are_filters
     bint at_once         # one slot, and a short one: an item stores its sums itself
@@ -141,7 +148,7 @@ cdef int64_t run_tile(const Table* t, Tile* tile, int64_t n_lanes, int64_t n_row
                       const char* lanes, const char* rows, int64_t row_bytes, char* sums) \
         noexcept nogil:
     """All kernel calls of one tile for one block; returns the multiply-adds issued."""
-    cdef int64_t i, r, n, work = 0, sums_bytes = t.row_step * t.lb * t.ops.computed
+    cdef int64_t i, r, n, work = 0, sums_bytes = t.S * t.lb * t.ops.computed
     cdef bint last_l = n_lanes != t.lb, last_r
     cdef Call* call
     cdef kernel_t kernel
@@ -168,18 +175,23 @@ cdef int64_t run_lanes(const Table* t, const Arrays* v, const Item* it, Segment*
     cdef const pack_ops* ops = t.pair_ops if t.tiles[seg.tile].pairs else t.ops
     cdef const Operand* lane = &v.lane
     cdef int64_t block = t.lb * t.rb * t.S * t.ops.computed, i, l0, lanes, work = 0
+    cdef int64_t halo = t.tiles[seg.tile].halo, bytes = t.lb * t.ops.computed
     cdef const char* source
+    cdef char* matrix = transposed
     for i in range(it.l_blocks):
         l0 = (it.l_block + i) * t.lb
         lanes = min(t.lb, t.lanes - l0)
         source = (lane.data + n * lane.stride_n + (it.g * t.lanes + l0) * lane.stride_c
-                  + (seg.plane + m * t.lane_planes) * lane.stride_w)
+                  + (seg.plane + (m - halo) * t.lane_planes) * lane.stride_w)
         if t.lb == 1:  # nothing to transpose
-            ops.load(transposed, source, lane.stride_w * t.lane_planes, seg.width)
+            ops.load(transposed, source, lane.stride_w * t.lane_planes, seg.width + halo)
         else:
             ops.transpose(transposed, t.lb, source, lane.stride_c, lane.stride_w * t.lane_planes,
-                          lanes, seg.width)
-        work += run_tile(t, &t.tiles[seg.tile], lanes, it.rows, transposed, rows, row_bytes,
+                          lanes, seg.width + halo)
+        if halo:
+            matrix = transposed - t.stacked_bytes
+            stack_lanes(matrix, transposed, t.stack, t.lag, seg.width, bytes)
+        work += run_tile(t, &t.tiles[seg.tile], lanes, it.rows, matrix, rows, row_bytes,
                          sums + i * block)
     return work
 
@@ -187,7 +199,8 @@ cdef int64_t run_lanes(const Table* t, const Arrays* v, const Item* it, Segment*
 cdef void store_rows(const Table* t, const Arrays* v, const Item* it, int64_t l_block, int64_t r0,
                      int64_t rows, const char* sums) noexcept nogil:
     """Store the sums of some row channels of one block of lanes as out[K][C][S]."""
-    cdef int64_t l0 = l_block * t.lb, at, lane_step, row_step
+    cdef int64_t l0 = l_block * t.lb, at, lane_step, row_step, size = t.ops.computed, r
+    cdef int64_t lanes = min(t.lb, t.lanes - l0)
     r0 += it.r0
     if t.lanes_are_filters:
         at = ((it.g * t.lanes + l0) * t.rows + r0) * t.S
@@ -195,9 +208,18 @@ cdef void store_rows(const Table* t, const Arrays* v, const Item* it, int64_t l_
     else:
         at = ((it.g * t.rows + r0) * t.lanes + l0) * t.S
         lane_step, row_step = t.S, t.lanes * t.S
-    v.out_ops.gather(v.out + at * v.out_ops.stored, lane_step * v.out_ops.stored,
-                     row_step * v.out_ops.stored, sums, t.row_step * t.lb, t.tap, t.lb,
-                     min(t.lb, t.lanes - l0), rows, t.S)
+    if v.out_ops.stored != size or t.tap_step == 0 or (t.S < 4 and not t.lanes_are_filters):
+        v.out_ops.gather(v.out + at * v.out_ops.stored, lane_step * v.out_ops.stored,
+                         row_step * v.out_ops.stored, sums, t.S * t.lb, t.tap, t.lb, lanes, rows,
+                         t.S)
+    elif t.lanes_are_filters and t.tap_step == 1:  # row channels and taps are one axis
+        v.out_ops.transpose(v.out + at * size, lane_step, sums, t.lb * size, size, rows * t.S,
+                            lanes)
+    else:
+        for r in range(rows):
+            v.out_ops.transpose(v.out + (at + r * row_step) * size, lane_step,
+                                sums + (r * t.S + t.tap[0]) * t.lb * size,
+                                t.tap_step * t.lb * size, size, t.S, lanes)
 
 
 cdef int64_t run_item(const Table* t, const Arrays* v, int64_t index, char* scratch) \
@@ -209,8 +231,8 @@ cdef int64_t run_item(const Table* t, const Arrays* v, int64_t index, char* scra
     cdef int64_t first = it.slot * tiles // t.slots
     cdef int64_t end = (it.slot + 1) * tiles // t.slots
     cdef int64_t i, n = -1, s = 0, before = 0, m, in_n, pending = 0
-    cdef char* transposed = scratch
-    cdef char* panel = transposed + t.tile * t.lb * size
+    cdef char* transposed = scratch + t.stacked_bytes
+    cdef char* panel = transposed + t.lanes_bytes
     cdef char* own = panel + t.rb * t.panel.row * size
     cdef char* total = own if t.at_once else partial_sums(t, v, &it)
     # A slot that is short enough needs no second level of summation.
@@ -221,7 +243,7 @@ cdef int64_t run_item(const Table* t, const Arrays* v, int64_t index, char* scra
     cdef Segment* seg
     memset(total, 0, block * size)
     if t.filled_up:  # nobody uses the sums of these lanes, but denormals there would cost time
-        memset(transposed, 0, t.tile * t.lb * size)
+        memset(transposed, 0, t.lanes_bytes)
     if not direct:
         memset(sums, 0, block * size)
     for i in range(first, end):
@@ -253,7 +275,7 @@ cdef int64_t run_item(const Table* t, const Arrays* v, int64_t index, char* scra
             for r in range((it.rows + t.finished - 1) // t.finished):
                 r0 = r * t.finished
                 store_rows(t, v, &it, it.l_block + i, r0, min(t.finished, it.rows - r0),
-                           total + (i * lane_block + r0 * t.row_step * t.lb) * size)
+                           total + (i * lane_block + r0 * t.S * t.lb) * size)
     return work
 
 
@@ -262,20 +284,16 @@ cdef void finish(const Table* t, const Arrays* v, int64_t index) noexcept nogil:
     cdef int64_t groups = (t.rb + t.finished - 1) // t.finished
     cdef int64_t part = index // (t.all_l_blocks * groups)
     cdef Item it = item_of(t, part * t.slots, t.all_l_blocks)
-    cdef int64_t r0 = index % groups * t.finished, size = t.ops.computed, row = t.row_step * t.lb
+    cdef int64_t r0 = index % groups * t.finished, size = t.ops.computed, row = t.S * t.lb
     cdef int64_t next_slot = t.all_l_blocks * t.lb * t.rb * t.S * size
-    cdef int64_t rows = min(t.finished, it.rows - r0), r, slot, at, i, lanes
+    cdef int64_t rows = min(t.finished, it.rows - r0), slot
     cdef char* first
     if rows <= 0:
         return
     it.l_block = index // groups % t.all_l_blocks
-    lanes = min(t.lb, t.lanes - it.l_block * t.lb)
     first = partial_sums(t, v, &it) + r0 * row * size
     for slot in range(1, t.slots):
-        for r in range(rows):
-            for i in range(t.S):
-                at = (r * row + t.tap[i] * t.lb) * size
-                add(first + at, first + slot * next_slot + at, lanes, size)
+        add(first, first + slot * next_slot, rows * row, size)
     store_rows(t, v, &it, it.l_block, r0, rows, first)
 
 
@@ -309,11 +327,12 @@ cdef class WeightGradient:
 
     def __init__(self, sh, bl, program, bint lanes_are_filters, lane_planes, int dtype):
         cdef Table* t = &self.t
+        t.ops, t.pair_ops = pack_ops_of(dtype), pack_ops_of(3)
         t.calls = <Call*> copy_rows(program.calls, sizeof(Call) // 8)
         t.tiles = <Tile*> copy_rows(program.tiles, sizeof(Tile) // 8)
         t.segments = <Segment*> copy_rows(program.segments, sizeof(Segment) // 8)
         t.panel.windows = <Window*> copy_rows(
-            [(w.plane, w.shift, w.width, w.position) for w in program.panel.windows], 4)
+            window_rows(program.panel, sh.row_planes), sizeof(Window) // 8)
         t.panel.n_windows, t.panel.row = len(program.panel.windows), program.panel.row
         t.panel.pairs = False
         t.offsets_a = <unsigned long long*> copy_rows(program.offsets_a, 1)
@@ -322,19 +341,24 @@ cdef class WeightGradient:
         t.N, t.groups, t.lanes, t.rows, t.S = sh.N, sh.groups, sh.lanes, sh.rows, sh.taps
         t.lane_planes, t.row_planes = lane_planes, sh.row_planes
         t.tile, t.lb, t.rb, t.slots, t.flush = bl.tile, bl.lb, bl.rb, bl.slots, bl.flush
+        t.stack, t.lag = bl.stack, program.lag
+        t.lanes_bytes = t.ops.computed * t.lb * (t.tile + (t.stack - 1) * t.lag)
+        t.stacked_bytes = t.ops.computed * t.lb * t.tile * t.stack if t.stack > 1 else 0
         t.l_blocks, t.filled_up = bl.l_blocks, sh.lanes % bl.lb != bl.last_lb
         t.all_l_blocks = (t.lanes + t.lb - 1) // t.lb
         t.all_r_blocks = (t.rows + t.rb - 1) // t.rb
         t.tiles_per_n = sum([seg[3] for seg in program.segments])
-        t.row_step = program.row_step
+        t.tap_step = 1 if t.S == 1 else t.tap[1] - t.tap[0]
+        if program.tap != [program.tap[0] + i * t.tap_step for i in range(t.S)] or (
+                abs(t.tap_step) != 1):
+            t.tap_step = 0
         t.finished = min(t.rb, max(1, 256 // t.S))  # a lane's sums are lines of L1 then
         t.lanes_are_filters = lanes_are_filters
-        t.ops, t.pair_ops = pack_ops_of(dtype), pack_ops_of(3)
         self.in_place = not bl.packed
         self.items = (t.slots * t.groups * t.all_r_blocks
                       * ((t.all_l_blocks + t.l_blocks - 1) // t.l_blocks))
-        self.scratch_bytes = t.ops.computed * (
-            t.tile * t.lb + t.rb * t.panel.row + t.l_blocks * t.lb * t.rb * t.S)
+        self.scratch_bytes = t.stacked_bytes + t.lanes_bytes + t.ops.computed * (
+            t.rb * t.panel.row + t.l_blocks * t.lb * t.rb * t.S)
         t.at_once = t.slots == 1 and t.N * t.tiles_per_n <= t.flush
         self.shared_bytes = 0 if t.at_once else t.ops.computed * t.lb * t.rb * t.S * (
             t.slots * t.groups * t.all_r_blocks * t.all_l_blocks)

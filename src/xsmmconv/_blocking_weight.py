@@ -1,0 +1,218 @@
+"""The choices of engine 2, for weight gradients; see _blocking.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import gcd, isqrt
+
+from xsmmconv._blocking import (
+    ITEMS,
+    REACH_BYTES,
+    Machine,
+    ceil_div,
+    even_parts,
+    longest,
+    round_up,
+)
+from xsmmconv._geometry import Phase, interior
+
+# Positions that one tap reduces at a time: their sums are loaded and stored for each.
+_ONE_TAP_TILE = 512
+
+
+@dataclass(frozen=True, slots=True)
+class WeightShape:
+    """One group of a weight gradient: `lanes` channels of one operand against `rows` of the other.
+
+    The lane operand is transposed per tile, so that its channels are neighbours; the row operand is
+    read along the width, the reduction axis.
+    """
+
+    N: int
+    groups: int
+    lanes: int
+    rows: int
+    taps: int
+    phases: tuple[Phase, ...]  # one per plane of the lane operand
+    row_width: int
+    row_planes: int
+    item: int
+    same_type: bool  # the operands are of the computing type
+    direct_rows: bool  # and the rows can be read in place; this must not change a sum
+    known_rows: bool  # kernels may depend on their length; nor must this
+
+
+@dataclass(frozen=True, slots=True)
+class WeightBlocking:
+    lists: str  # "taps": n = taps of one run and row channel, "unfolded": of all runs;
+    # "channels": n = row channels of one tap; "dots": one channel of each, and no matrix
+    pairs: bool  # tiles that all taps use are multiplied as pairs of BF16 positions
+    packed: bool
+    tile: int  # positions reduced by one program
+    border: int  # and near a border, where rows are always packed
+    step: int  # positions per list entry
+    stack: int  # taps that each lane stands for in a kernel call
+    lb: int  # lanes of a kernel call
+    last_lb: int  # and of the last one, if that has fewer
+    l_blocks: int  # lane blocks of a work item, which share its panel
+    rb: int  # row channels of a work item
+    slots: int  # partial sums, added in a fixed order
+    flush: int  # tiles summed before the partial sum moves on to the total
+    reasons: tuple[str, ...]
+
+
+def lanes_from(K: int, C: int, item: int, vector_bytes: int) -> str:
+    """Which operand's channels fill the vector lanes better: "grad_out" (K) or "x" (C)."""
+    lanes = vector_bytes // item
+
+    def filled(channels: int) -> float:
+        return channels / round_up(channels, lanes)
+
+    return "x" if filled(C) > filled(K) else "grad_out"
+
+
+def kernel_lanes(lanes: int, item: int, m: Machine) -> int:
+    """m for so many lanes. Kernels are slower with masks, and without (AVX2) they would take a
+    remainder in pieces of 4, 2 and 1: a vector is filled up with lanes whose sums are not used."""
+    vector = m.vector_bytes // item
+    if 2 * lanes >= vector:
+        return round_up(lanes, vector)
+    return lanes if m.vector_bytes == 64 else 1 << (lanes - 1).bit_length()
+
+
+# Cycles of a multiply-add of so many vectors of lanes, against the best number of them.
+_VECTOR_COST = {64: (0, 1.2, 1.12, 1), 32: (0, 1.5, 1.27, 1.13, 1)}
+
+
+def _lane_block(sh: WeightShape, m: Machine, taps: int) -> tuple[int, int]:
+    """Lanes of a kernel call, and for how many taps each of them stands there.
+
+    Few lanes are few accumulators, and a load for nearly every multiply-add. With those of earlier
+    positions beside them, a position's lanes are a matrix of several taps; but all of them have to
+    use it, and it has to be written.
+    """
+    vector, block = m.vector_bytes // sh.item, 128 // sh.item
+    lb = kernel_lanes(sh.lanes if 2 * sh.lanes <= 3 * block else block, sh.item, m)
+    cost = _VECTOR_COST[m.vector_bytes]
+    most = len(cost) - 1
+    if m.bf16 or sh.rows < 8 or not vector <= 2 * sh.lanes <= most * vector:
+        return lb, 1
+    lag = max((run.spacing for phase in sh.phases for run in phase.runs), default=1)
+    room = min((b - a for a, b in map(interior, sh.phases)), default=0)
+
+    def cycles(lanes: int, stack: int) -> float:
+        """Estimate for a position, from measurements of the kernels and of stacking."""
+        multiply = 0.0
+        for count, together in (taps // stack, stack), (1, taps % stack):
+            vectors = ceil_div(lanes * together, vector)
+            masked = 1.1 if lanes * together % vector else 1
+            multiply += count * vectors * cost[vectors] * masked * sh.rows / 2
+        write = (14 if lanes * sh.item >= 64 else 7) * ceil_div(lanes * stack * sh.item, 64)
+        return multiply + (write if stack > 1 else 0)
+
+    best = lb, 1
+    for lanes in (lb, sh.lanes) if m.vector_bytes == 64 else (lb,):  # AVX2 has no masks
+        for stack in range(2, min(taps, most * vector // lanes) + 1):
+            if room >= 16 * (stack - 1) * lag + 256:
+                best = min(best, (lanes, stack), key=lambda c: cycles(*c))
+    return best
+
+
+def _weight_lists(
+    sh: WeightShape, m: Machine, lb: int, stack: int, taps: int, reach: int
+) -> tuple[str, bool, str]:
+    """Kind of the lists, whether BF16 is multiplied in pairs, and why."""
+    # One row channel has one accumulator per vector of lanes; fewer than eight would wait for each
+    # other, and FP32 with more columns is as fast.
+    pairs = m.bf16 and ceil_div(lb, m.vector_bytes // 4) * sh.rows >= 8
+    by_taps = m.overlap and reach * sh.item < REACH_BYTES and 2 * taps >= min(sh.rows, 16)
+    lists = "taps" if by_taps and not pairs else "channels"
+    reason = f"lists over positions, n = {lists}: {taps} taps against {sh.rows} channels"
+    if pairs:
+        reason += ", k in pairs of BF16 (FP32 at borders and for an odd position)"
+    if stack > 1:
+        whole = all(len(run.taps) % stack == 0 for phase in sh.phases for run in phase.runs)
+        lists = "taps" if by_taps and whole and taps >= 8 * stack else "channels"
+        reason = f"lists over positions, each lane for {stack} taps, n = {lists}"
+    elif sh.lanes == sh.rows == 1:
+        return "dots", pairs, "one channel against one: dot products of rows"
+    elif lists == "taps" and taps < 8 and len(sh.phases) == 1 and len(sh.phases[0].runs) > 1:
+        return "unfolded", pairs, f"n = {sh.taps} taps, which have a window of the panel each"
+    return lists, pairs, reason
+
+
+def _one_tap_in_place(sh: WeightShape, lists: str, pairs: bool) -> bool:
+    """Whether one tap's rows are read as they lie: used once, they are not worth copying, unless
+    their distance brings the same columns of all to the same few sets of L2."""
+    return (
+        sh.taps == sh.row_planes == 1
+        and lists == "channels"
+        and sh.same_type
+        and not pairs
+        and gcd(sh.row_width * sh.item, 2**16) <= _ONE_TAP_TILE * sh.item
+    )
+
+
+def _row_block(sh: WeightShape, m: Machine, lb: int, one_tap: bool) -> tuple[int, int]:
+    """Lane blocks and rows of an item, whose sums fill half of L2 at most. Rows that are copied are
+    about as many as lanes, if there are: each lane is transposed once per block of rows, each row
+    copied once per block of lanes (and more often if threads outnumber the items)."""
+    sums = m.l2_bytes // 2 // (sh.taps * sh.item)
+    blocks = ceil_div(sh.lanes, lb)
+    l_blocks = max(0 if one_tap else isqrt(sums), sums // sh.rows) // lb
+    l_blocks = even_parts(blocks, max(1, min(l_blocks, blocks)))
+    return l_blocks, max(1, sums // (l_blocks * lb))
+
+
+def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
+    width, taps, reach = longest(sh.phases)
+    lb, stack = _lane_block(sh, m, taps)
+    lists, pairs, reason = _weight_lists(sh, m, lb, stack, taps, reach)
+    one_tap = _one_tap_in_place(sh, lists, pairs)
+    in_place = sh.direct_rows and (sh.known_rows if one_tap else lists in ("taps", "dots"))
+    packed = not in_place or sh.row_planes > 1
+    l_blocks, rb = _row_block(sh, m, lb, one_tap)
+    # A slot costs three passes over its sums, so it gets a thousand positions at least. Where that
+    # leaves few, the rows are divided, if the parts keep some hundred microseconds of work.
+    most_slots = max(1, sh.N * width // 2**10)
+    size = sh.groups * sh.lanes * sh.rows
+    parts = max(1, min(4 // most_slots, size * taps * sh.N * width // 2**23))
+    l_parts = sh.groups * ceil_div(sh.lanes, lb)
+    rb = min(rb, ceil_div(sh.rows * l_parts, parts))
+    step = width if width <= 128 and not pairs else 64  # short rows in one step
+    windows = sh.taps if lists == "unfolded" else sh.row_planes
+    panel = m.l2_bytes // 4 // (sh.item * windows)  # columns of all row channels together
+    halo = min(reach, taps * step)  # taps far apart have windows of their own
+    if one_tap:
+        tile, blocks = _ONE_TAP_TILE, l_parts * ceil_div(sh.rows, rb)
+        rb = even_parts(sh.rows, min(rb, panel // tile) if packed else rb)
+    else:
+        rb = even_parts(sh.rows, max(1, min(rb, panel // (step + halo))))
+        # Long tiles amortise loading and storing the sums; A streams from L2, fast enough.
+        tile = min(m.l2_bytes // 8 // (lb * sh.item), panel // rb - halo)
+        tile, blocks = min(16 * step, tile // step * step), l_parts * ceil_div(sh.rows, rb)
+    tile = min(max(step, tile), round_up(width, step))
+    tiles = max(1, sh.N * sum(ceil_div(phase.count, tile) for phase in sh.phases))
+    slots = min(ceil_div(ITEMS, blocks), tiles, 2**26 // (size * sh.taps * sh.item), most_slots)
+    slots = 1 << max(1, slots).bit_length() - 1
+    # As many tiles in every slot, so that threads finish together.
+    tile = round_up(even_parts(width, tile, slots // gcd(sh.N, slots)), step)
+    # In pairs, borders are FP32.
+    border = max(step, min(step if pairs else 4 * step, tile, (panel // rb - halo) // step * step))
+    flush = max(1, 2**14 // tile)
+    return WeightBlocking(
+        lists,
+        pairs,
+        packed,
+        tile,
+        border,
+        step,
+        stack,
+        lb,
+        kernel_lanes(sh.lanes % lb, sh.item, m) if sh.lanes % lb else 0,
+        l_blocks,
+        rb,
+        slots,
+        flush,
+        (reason,),
+    )

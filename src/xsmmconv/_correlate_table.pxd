@@ -1,0 +1,168 @@
+"""The program of engine 1 as structs, and the packing of weights into its layout."""
+from libc.stdint cimport int64_t
+
+from xsmmconv._kernel cimport kernel_t
+from xsmmconv._pack cimport border_tap, pack_ops, scatter_pairs
+from xsmmconv._panel cimport Panel
+
+
+cdef enum:
+    ONE_TAP_FILTERS = 64  # packed together
+    PACKED_COLUMNS = 128  # of a matrix that is transposed: a block of it stays in L1
+    PACKED_CHANNELS = 16  # the same, of all filters
+
+
+cdef struct Call:
+    kernel_t kernel      # for kb filters
+    kernel_t tail        # for the last, smaller block of filters
+    int64_t work         # multiply-adds of one call
+    int64_t tail_work
+    int64_t a            # bytes: source, weights and result relative to the tile
+    int64_t b
+    int64_t c
+    int64_t first        # in the lists of offsets
+    unsigned long long count
+
+
+cdef struct Tile:
+    int64_t first_call
+    int64_t calls
+    int64_t fill         # no call covers the whole tile: zero it first
+    int64_t border       # the first of the border taps, or -1: one channel and one filter
+    int64_t taps
+    int64_t work         # multiply-adds of these
+    int64_t partial      # calls for partial sums, which then are what the border taps add up
+
+
+cdef struct Segment:
+    int64_t start
+    int64_t width
+    int64_t count
+    int64_t tile
+
+
+cdef struct Phase:
+    int64_t first
+    int64_t step
+    int64_t count
+    int64_t first_segment
+    int64_t segments
+
+
+cdef struct Table:
+    # The program and its extents, flat.
+    Call* calls
+    Tile* tiles
+    Segment* segments
+    Phase* phases
+    border_tap* border_taps
+    Panel panel
+    unsigned long long* offsets_a
+    unsigned long long* offsets_b
+    int64_t* tap         # where each tap's weights go when they are packed; -1: nowhere
+    int64_t tap_step     # their distance, if channels are neighbours and taps equally far apart
+    int64_t n_phases
+    int64_t N
+    int64_t groups
+    int64_t channels     # of the source, per group
+    int64_t C            # steps of k: channels, or pairs of them
+    int64_t K
+    int64_t S
+    int64_t planes
+    int64_t out_width
+    int64_t tile
+    int64_t kb
+    int64_t cb
+    int64_t chunk
+    int64_t chunks
+    int64_t nb           # batch rows of an item
+    int64_t column       # distance of positions in the source, elements
+    int64_t weight_k     # strides of the weight layout, elements
+    int64_t weight_c
+    int64_t weight_block
+    int64_t weight_group
+    bint packed
+    bint filters_in_lanes
+    bint direct
+    bint interleaved     # rows are written for a chunk of all phases together
+    bint unreached       # there are columns that no phase covers: exact zeros, or the bias
+    int64_t compact_bytes
+    int64_t rows_bytes   # of a chunk of all phases, and of a row of them interleaved
+    int64_t partial_bytes
+    const pack_ops* source_ops
+    const pack_ops* computed_ops
+    const pack_ops* out_ops
+
+
+cdef inline void pack_weight_row(const Table* t, const char* src, const Py_ssize_t* strides,
+                                 char* dst, int64_t row) noexcept nogil:
+    """Bring the weights of one filter of one group into the layout of the plan."""
+    cdef int64_t g = row // t.K, k = row % t.K, c = 0, size = t.source_ops.computed
+    cdef int64_t place = g * t.weight_group + k * t.weight_k
+    src += g * strides[0] + k * strides[1]
+    if t.panel.pairs:
+        while c < t.channels:
+            scatter_pairs(dst + place * size, t.tap, src + c * strides[2], strides[2], strides[3],
+                          min(2 * t.cb, t.channels - c), t.S)
+            c += 2 * t.cb
+            place += t.weight_block
+        return
+    while c < t.C:
+        if t.tap_step:  # a matrix of channels x taps
+            t.source_ops.transpose(dst + place * size, t.tap_step, src + c * strides[2],
+                                   strides[2], strides[3], min(t.cb, t.C - c), t.S)
+        else:
+            t.source_ops.scatter(dst + place * size, t.weight_c, t.tap, src + c * strides[2],
+                                 strides[2], strides[3], min(t.cb, t.C - c), t.S)
+        c += t.cb
+        place += t.weight_block
+
+
+cdef inline void pack_weight_block(const Table* t, const char* src, const Py_ssize_t* strides,
+                                   char* dst, int64_t row) noexcept nogil:
+    """The same for a block of filters of one group where they fill the lanes, and channels and taps
+    are one axis: a matrix to be transposed."""
+    cdef int64_t blocks = (t.K + t.kb - 1) // t.kb, g = row // blocks, k = row % blocks * t.kb
+    cdef int64_t c = 0, columns = t.C * t.S, size = t.source_ops.computed
+    dst += (g * t.weight_group + k * t.weight_k) * size
+    src += g * strides[0] + k * strides[1]
+    while c < columns:
+        t.source_ops.transpose(dst + c * t.kb * size, t.kb, src + c * strides[3], strides[1],
+                               strides[3], min(t.kb, t.K - k), min(PACKED_COLUMNS, columns - c))
+        c += PACKED_COLUMNS
+
+
+cdef inline void pack_channels(const Table* t, const char* src, const Py_ssize_t* strides,
+                               char* dst, int64_t row) noexcept nogil:
+    """The same for some channels of all filters of a group, as in backward data."""
+    cdef int64_t parts = (t.C + PACKED_CHANNELS - 1) // PACKED_CHANNELS, g = row // parts
+    cdef int64_t first = row % parts * PACKED_CHANNELS, size = t.source_ops.computed, c, i
+    cdef int64_t k = 0, filters
+    cdef const char* one
+    cdef char* to
+    while k < t.K:
+        filters = min(t.kb, t.K - k)
+        for c in range(first, min(t.C, first + PACKED_CHANNELS)):
+            one = src + g * strides[0] + k * strides[1] + c * strides[2]
+            to = dst + (g * t.weight_group + k * t.weight_k + c * t.weight_c) * size
+            if t.S > 1 and size == t.source_ops.stored:
+                t.source_ops.transpose(to, t.kb, one, strides[1], strides[3], filters, t.S)
+                continue
+            for i in range(t.S):  # BF16, of which few at a time cannot be loaded as vectors
+                t.source_ops.load(to + t.tap[i] * size, one + i * strides[3], strides[1], filters)
+        k += t.kb
+
+
+cdef inline void pack_one_tap(const Table* t, const char* src, const Py_ssize_t* strides, char* dst,
+                              int64_t row) noexcept nogil:
+    """The same for some filters of one tap that are neighbours, as in backward data: a matrix to
+    be transposed."""
+    cdef int64_t blocks = (t.K + ONE_TAP_FILTERS - 1) // ONE_TAP_FILTERS, c = 0
+    cdef int64_t g = row // blocks, k = row % blocks * ONE_TAP_FILTERS, size = t.source_ops.computed
+    dst += (g * t.weight_group + k * t.weight_k) * size
+    src += g * strides[0] + k * strides[1]
+    while c < t.C:
+        t.source_ops.transpose(dst, t.weight_k, src + c * strides[2], strides[2], strides[1],
+                               min(t.cb, t.C - c), min(ONE_TAP_FILTERS, t.K - k))
+        c += t.cb
+        dst += t.weight_block * size

@@ -1,0 +1,298 @@
+/* Matrices rearranged: pairs of BF16 channels, transposes, lanes of several positions side by side.
+ *
+ * A part of _pack.h, which says what its routines may assume. Strides of a source are in bytes.
+ */
+#ifndef XSMMCONV_TRANSPOSE_H
+#define XSMMCONV_TRANSPOSE_H
+
+#include <immintrin.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+/* ---- pairs of BF16 channels, for kernels that multiply them natively -------------------------- */
+
+static inline uint32_t bf16_pair(const char* even, const char* odd) {
+  uint16_t low, high = 0;
+  memcpy(&low, even, 2);
+  if (odd) memcpy(&high, odd, 2);
+  return low | (uint32_t)high << 16;
+}
+
+/* Interleave two rows; without a second one its place is taken by true zeros. */
+static inline void load_pairs(void* dst, const char* even, const char* odd, ptrdiff_t stride,
+                              ptrdiff_t n) {
+  uint32_t* restrict out = (uint32_t*)dst;
+  if (odd && stride == 2)
+    for (ptrdiff_t i = 0; i < n; i++) out[i] = bf16_pair(even + 2 * i, odd + 2 * i);
+  else
+    for (ptrdiff_t i = 0; i < n; i++)
+      out[i] = bf16_pair(even + i * stride, odd ? odd + i * stride : NULL);
+}
+
+/* dst[tap[t] + c/2] = (src[c][t], src[c+1][t]) for even c; taps < 0 are left out. */
+static inline void scatter_pairs(void* dst, const int64_t* tap, const char* src, ptrdiff_t src_c,
+                                 ptrdiff_t src_t, ptrdiff_t C, ptrdiff_t S) {
+  for (ptrdiff_t t = 0; t < S; t++) {
+    if (tap[t] < 0) continue;
+    uint32_t* restrict out = (uint32_t*)dst + tap[t];
+    for (ptrdiff_t c = 0; c < C; c += 2) {
+      const char* even = src + c * src_c + t * src_t;
+      out[c / 2] = bf16_pair(even, c + 1 < C ? even + src_c : NULL);
+    }
+  }
+}
+
+/* ---- transpose: dst[col*ldo + row] = src[row][col] ------------------------------------------- */
+
+/* The first n (1 to 8, 1 to 4) elements of a row, or of a vector to be stored. */
+static inline __m256i first8(ptrdiff_t n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+static inline __m256i first4(ptrdiff_t n) {
+  return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
+}
+
+static inline __m256 whole8_f32(const char* p) { return _mm256_loadu_ps((const float*)p); }
+static inline __m256 whole8_bf16(const char* p) {
+  const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
+static inline __m256d whole4_f64(const char* p) { return _mm256_loadu_pd((const double*)p); }
+
+/* The first n of them. */
+static inline __m256 load8_f32(const char* p, ptrdiff_t n) {
+  return _mm256_maskload_ps((const float*)p, first8(n));
+}
+static inline __m256 load8_bf16(const char* p, ptrdiff_t n) {
+  uint16_t part[8] = {0};
+  memcpy(part, p, 2 * (size_t)n);
+  return whole8_bf16((const char*)part);
+}
+static inline __m256d load4_f64(const char* p, ptrdiff_t n) {
+  return _mm256_maskload_pd((const double*)p, first4(n));
+}
+
+/* The first n of elements `stride` bytes apart. No gather instructions: some processors' microcode
+ * makes them very slow. */
+static inline float f32_at(const char* p) {
+  float v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+static inline uint16_t bf16_at(const char* p) {
+  uint16_t v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+static inline double f64_at(const char* p) {
+  double v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+static inline __m256 gather8_f32(const char* p, ptrdiff_t s, ptrdiff_t n) {
+  if (n == 8 && s == 8) { /* every second element; beyond the last one nothing is read */
+    const __m256 low = _mm256_loadu_ps((const float*)p);
+    const __m256 high = _mm256_maskload_ps((const float*)p + 8, first8(7));
+    const __m256d pairs = _mm256_castps_pd(_mm256_shuffle_ps(low, high, 0x88));
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(pairs, 0xd8));
+  }
+  if (n == 8)
+    return _mm256_setr_ps(f32_at(p), f32_at(p + s), f32_at(p + 2 * s), f32_at(p + 3 * s),
+                          f32_at(p + 4 * s), f32_at(p + 5 * s), f32_at(p + 6 * s),
+                          f32_at(p + 7 * s));
+  float part[8] = {0};
+  for (ptrdiff_t i = 0; i < n; i++) part[i] = f32_at(p + i * s);
+  return _mm256_loadu_ps(part);
+}
+static inline __m256 gather8_bf16(const char* p, ptrdiff_t s, ptrdiff_t n) {
+  if (n == 8) {
+    const __m128i v = _mm_setr_epi16(
+        (short)bf16_at(p), (short)bf16_at(p + s), (short)bf16_at(p + 2 * s),
+        (short)bf16_at(p + 3 * s), (short)bf16_at(p + 4 * s), (short)bf16_at(p + 5 * s),
+        (short)bf16_at(p + 6 * s), (short)bf16_at(p + 7 * s));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
+  }
+  uint16_t part[8] = {0};
+  for (ptrdiff_t i = 0; i < n; i++) part[i] = bf16_at(p + i * s);
+  return whole8_bf16((const char*)part);
+}
+static inline __m256d gather4_f64(const char* p, ptrdiff_t s, ptrdiff_t n) {
+  if (n == 4) return _mm256_setr_pd(f64_at(p), f64_at(p + s), f64_at(p + 2 * s), f64_at(p + 3 * s));
+  double part[4] = {0};
+  for (ptrdiff_t i = 0; i < n; i++) part[i] = f64_at(p + i * s);
+  return _mm256_loadu_pd(part);
+}
+
+static inline void transpose8(__m256 r[8]) {
+  __m256 t[8], u[8];
+  for (int i = 0; i < 8; i += 2) {
+    t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+    t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    u[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+    u[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+    u[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+    u[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+  }
+  for (int i = 0; i < 4; i++) {
+    r[i] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x20);
+    r[i + 4] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x31);
+  }
+}
+
+static inline void transpose4(__m256d r[4]) {
+  const __m256d t0 = _mm256_unpacklo_pd(r[0], r[1]), t1 = _mm256_unpackhi_pd(r[0], r[1]);
+  const __m256d t2 = _mm256_unpacklo_pd(r[2], r[3]), t3 = _mm256_unpackhi_pd(r[2], r[3]);
+  r[0] = _mm256_permute2f128_pd(t0, t2, 0x20);
+  r[1] = _mm256_permute2f128_pd(t1, t3, 0x20);
+  r[2] = _mm256_permute2f128_pd(t0, t2, 0x31);
+  r[3] = _mm256_permute2f128_pd(t1, t3, 0x31);
+}
+
+/* Up to 8 rows of 1 to 4 neighbours in FP32: the taps of filters. */
+static inline void transpose_narrow_f32(float* to, ptrdiff_t ldo, const char* block,
+                                        ptrdiff_t row_stride, ptrdiff_t nr, ptrdiff_t nc) {
+  const __m128i part = _mm256_castsi256_si128(first8(nc));
+  const __m256i mask = first8(nr);
+  __m256 r[4], t[4];
+  for (int k = 0; k < 4; k++) {
+    const float* const low = (const float*)(block + k * row_stride);
+    const float* const high = (const float*)(block + (k + 4) * row_stride);
+    const __m128 first = k < nr ? _mm_maskload_ps(low, part) : _mm_setzero_ps();
+    const __m128 second = k + 4 < nr ? _mm_maskload_ps(high, part) : _mm_setzero_ps();
+    r[k] = _mm256_insertf128_ps(_mm256_castps128_ps256(first), second, 1);
+  }
+  for (int k = 0; k < 4; k += 2) {
+    t[k] = _mm256_unpacklo_ps(r[k], r[k + 1]);
+    t[k + 1] = _mm256_unpackhi_ps(r[k], r[k + 1]);
+  }
+  r[0] = _mm256_shuffle_ps(t[0], t[2], 0x44);
+  r[1] = _mm256_shuffle_ps(t[0], t[2], 0xee);
+  r[2] = _mm256_shuffle_ps(t[1], t[3], 0x44);
+  r[3] = _mm256_shuffle_ps(t[1], t[3], 0xee);
+  for (int k = 0; k < nc; k++)
+    if (nr == 8)
+      _mm256_storeu_ps(to + k * ldo, r[k]);
+    else
+      _mm256_maskstore_ps(to + k * ldo, mask, r[k]);
+}
+
+/* Blocks of V x V; at the edges loads and stores are masked. They follow each other along the longer
+ * lines, of the source or of the destination: those are in memory. Whole blocks of neighbours have
+ * code without a branch, which is several times as fast: a missing row repeats the last one, and
+ * is not stored. */
+#define XC_TRANSPOSE(NAME, STORED, COMPUTED, V, VECTOR, LOAD, LOADPART, GATHER, BLOCK, STORE,      \
+                     MASKSTORE, FIRST)                                                           \
+  static inline __attribute__((always_inline)) void transpose_whole_##NAME(                      \
+      COMPUTED* to, ptrdiff_t ldo, const char* block, ptrdiff_t row_stride, ptrdiff_t nr) {      \
+    VECTOR r[V];                                                                                 \
+    for (int k = 0; k < V; k++) r[k] = LOAD(block + (k < nr ? k : nr - 1) * row_stride);         \
+    BLOCK(r);                                                                                    \
+    if (nr == V)                                                                                 \
+      for (int k = 0; k < V; k++) STORE(to + k * ldo, r[k]);                                     \
+    else                                                                                         \
+      for (int k = 0; k < V; k++) MASKSTORE(to + k * ldo, FIRST(nr), r[k]);                      \
+  }                                                                                              \
+  static void transpose_part_##NAME(COMPUTED* to, ptrdiff_t ldo, const char* block,              \
+                                    ptrdiff_t row_stride, ptrdiff_t col_stride, ptrdiff_t nr,    \
+                                    ptrdiff_t nc) {                                              \
+    const int neighbours = col_stride == (ptrdiff_t)sizeof(STORED);                              \
+    VECTOR r[V];                                                                                 \
+    if (neighbours && nc <= 4 && V == 8 && sizeof(STORED) == 4) {                                \
+      transpose_narrow_f32((float*)(void*)to, ldo, block, row_stride, nr, nc);                   \
+      return;                                                                                    \
+    }                                                                                            \
+    if (neighbours)                                                                              \
+      for (int k = 0; k < V; k++)                                                                \
+        r[k] = LOADPART(block + (k < nr ? k : nr - 1) * row_stride, nc);                         \
+    else                                                                                         \
+      for (int k = 0; k < V; k++)                                                                \
+        r[k] = GATHER(block + (k < nr ? k : nr - 1) * row_stride, col_stride, nc);               \
+    BLOCK(r);                                                                                    \
+    if (nr == V)                                                                                 \
+      for (int k = 0; k < nc; k++) STORE(to + k * ldo, r[k]);                                    \
+    else                                                                                         \
+      for (int k = 0; k < nc; k++) MASKSTORE(to + k * ldo, FIRST(nr), r[k]);                     \
+  }                                                                                              \
+  static inline __attribute__((always_inline)) void transpose_block_##NAME(                      \
+      COMPUTED* to, ptrdiff_t ldo, const char* block, ptrdiff_t row_stride,                      \
+      ptrdiff_t col_stride, ptrdiff_t rows, ptrdiff_t cols) {                                    \
+    if (col_stride != (ptrdiff_t)sizeof(STORED) || cols < V)                                     \
+      transpose_part_##NAME(to, ldo, block, row_stride, col_stride, rows < V ? rows : V,         \
+                            cols < V ? cols : V);                                                \
+    else if (rows < V)                                                                           \
+      transpose_whole_##NAME(to, ldo, block, row_stride, rows);                                  \
+    else                                                                                         \
+      transpose_whole_##NAME(to, ldo, block, row_stride, V);                                     \
+  }                                                                                              \
+  static void transpose_##NAME(void* dst, ptrdiff_t ldo, const char* src, ptrdiff_t row_stride,  \
+                               ptrdiff_t col_stride, ptrdiff_t rows, ptrdiff_t cols) {           \
+    COMPUTED* to = (COMPUTED*)dst;                                                               \
+    if (row_stride > ldo * (ptrdiff_t)sizeof(COMPUTED)) {                                        \
+      for (ptrdiff_t i = 0; i < rows; i += V)                                                    \
+        for (ptrdiff_t j = 0; j < cols; j += V)                                                  \
+          transpose_block_##NAME(to + j * ldo + i, ldo, src + i * row_stride + j * col_stride,   \
+                                 row_stride, col_stride, rows - i, cols - j);                    \
+    } else {                                                                                     \
+      for (ptrdiff_t j = 0; j < cols; j += V)                                                    \
+        for (ptrdiff_t i = 0; i < rows; i += V)                                                  \
+          transpose_block_##NAME(to + j * ldo + i, ldo, src + i * row_stride + j * col_stride,   \
+                                 row_stride, col_stride, rows - i, cols - j);                    \
+    }                                                                                            \
+  }
+
+XC_TRANSPOSE(f32, float, float, 8, __m256, whole8_f32, load8_f32, gather8_f32, transpose8,
+             _mm256_storeu_ps, _mm256_maskstore_ps, first8)
+XC_TRANSPOSE(bf16, uint16_t, float, 8, __m256, whole8_bf16, load8_bf16, gather8_bf16, transpose8,
+             _mm256_storeu_ps, _mm256_maskstore_ps, first8)
+XC_TRANSPOSE(f64, double, double, 4, __m256d, whole4_f64, load4_f64, gather4_f64, transpose4,
+             _mm256_storeu_pd, _mm256_maskstore_pd, first4)
+
+/* Pairs of BF16 positions: where these are neighbours, a matrix of 32-bit elements. */
+static void transpose_pairs(void* dst, ptrdiff_t ldo, const char* src, ptrdiff_t row_stride,
+                            ptrdiff_t col_stride, ptrdiff_t rows, ptrdiff_t cols) {
+  if (col_stride == 2) {
+    transpose_f32(dst, ldo, src, row_stride, 4, rows, cols / 2);
+    return;
+  }
+  for (ptrdiff_t j = 0; j < cols / 2; j++)
+    for (ptrdiff_t i = 0; i < rows; i++) {
+      const char* even = src + i * row_stride + 2 * j * col_stride;
+      ((uint32_t*)dst)[j * ldo + i] = bf16_pair(even, even + col_stride);
+    }
+}
+
+static void load_u16(void* dst, const char* src, ptrdiff_t stride, ptrdiff_t n) {
+  if (stride == 2) {
+    memcpy(dst, src, 2 * (size_t)n);
+    return;
+  }
+  for (ptrdiff_t i = 0; i < n; i++) memcpy((uint16_t*)dst + i, src + i * stride, 2);
+}
+
+/* dst[i][r] = src[i + (stack-1-r)*lag] for n positions of `bytes` each (a multiple of 4). */
+static inline void stack_lanes(char* dst, const char* src, ptrdiff_t stack, ptrdiff_t lag,
+                               ptrdiff_t n, ptrdiff_t bytes) {
+  for (ptrdiff_t r = 0; r < stack; r++) {
+    const char* from = src + (stack - 1 - r) * lag * bytes;
+    char* to = dst + r * bytes;
+    if (bytes == 64) {
+      for (ptrdiff_t i = 0; i < n; i++, to += 64 * stack, from += 64) {
+        const __m256i low = _mm256_loadu_si256((const __m256i*)from);
+        const __m256i high = _mm256_loadu_si256((const __m256i*)(from + 32));
+        _mm256_storeu_si256((__m256i*)to, low);
+        _mm256_storeu_si256((__m256i*)(to + 32), high);
+      }
+    } else if (bytes == 32) {
+      for (ptrdiff_t i = 0; i < n; i++, to += 32 * stack, from += 32)
+        _mm256_storeu_si256((__m256i*)to, _mm256_loadu_si256((const __m256i*)from));
+    } else {
+      for (ptrdiff_t i = 0; i < n; i++, to += bytes * stack, from += bytes)
+        for (ptrdiff_t b = 0; b < bytes; b += 4) memcpy(to + b, from + b, 4);
+    }
+  }
+}
+
+#endif
