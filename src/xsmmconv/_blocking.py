@@ -263,7 +263,8 @@ def _split(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) ->
     a vector for every multiply-add; with three, one for three. Parts of equal length are best."""
     single = len(sh.phases) == 1 and len(sh.phases[0].runs) == 1 and sh.K == 1 and not sh.pairs
     # The ends of tiles and the borders, where nothing is gained, should be a small part.
-    worth = taps >= 12 and sh.C >= 6 and width >= 512 + (4 * reach if _trimmed(sh) else 0)
+    worth = taps >= 12 and sh.C >= (4 if taps < 48 else 2)
+    worth = worth and width >= 512 + (4 * reach if _trimmed(sh) else 0)
     if not (single and worth and m.overlap) or _split_tile(sh, m, width, reach) < 512:
         return 1
     return 2 if taps % 3 and taps % 2 == 0 else 3
