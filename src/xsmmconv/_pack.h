@@ -251,6 +251,11 @@ static inline const pack_ops* pack_ops_of(int dtype) {
   return &tables[dtype];
 }
 
+/* Bring the lines of a row to the cache; addresses outside the array do no harm. */
+static inline void prefetch_row(const char* p, ptrdiff_t n) {
+  for (ptrdiff_t i = 0; i < n; i += 64) _mm_prefetch(p + i, _MM_HINT_T0);
+}
+
 /* dst[i*rows + r] = src[r][i] for n columns of the computing type. */
 static inline void interleave(char* dst, const char* src, ptrdiff_t row_stride, ptrdiff_t rows,
                               ptrdiff_t n, const pack_ops* ops) {

@@ -32,3 +32,4 @@ cdef extern from "_pack.h" nogil:
                        Py_ssize_t src_t, Py_ssize_t C, Py_ssize_t S)
     void stack_lanes(char* dst, const char* src, Py_ssize_t stack, Py_ssize_t lag, Py_ssize_t n,
                      Py_ssize_t bytes)
+    void prefetch_row(const char* p, Py_ssize_t n)

@@ -1,7 +1,11 @@
 """Packing of panels, for both engines. The layout is explained in _layout.py."""
 from libc.stdint cimport int64_t
 
-from xsmmconv._pack cimport load_pairs, pack_ops
+from xsmmconv._pack cimport load_pairs, pack_ops, prefetch_row
+
+
+cdef enum:
+    _AHEAD = 2           # rows: the processor cannot guess where the next one begins
 
 
 cdef struct Window:
@@ -82,6 +86,9 @@ cdef inline void pack_panel(const Panel* p, const Operand* v, char* panel, int64
         c = i * (1 + p.pairs)
         row = v.data + n * v.stride_n + (c0 + c) * v.stride_c
         panel_row = panel + i * p.row * v.ops.computed
+        if neighbours and p.n_windows == 1 and i + _AHEAD < channels:
+            prefetch_row(row + _AHEAD * v.stride_c + (m0 + p.windows[0].shift) * v.stride_w,
+                         p.windows[0].width * v.stride_w)
         w = 0
         while w < p.n_windows:  # all windows of a row while it is in L1
             if neighbours and p.windows[w].together > 2:
