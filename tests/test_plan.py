@@ -167,6 +167,14 @@ def test_scratch_of_a_thread_fits_the_second_level_cache(suite):
             assert plan.engine.scratch_bytes <= plan._machine.l2_bytes, (str(problem), pass_)
 
 
+@pytest.mark.parametrize("dilation", [1, 8, 64, 80, 500, 8000])
+def test_scratch_fits_however_far_apart_the_taps(dilation):
+    for channels in (8, 16, 24):
+        shapes = (1, channels, 10**6), (channels, channels, 51)
+        plan = xsmmconv.plan("backward_weight", *shapes, dilation=dilation)
+        assert plan.engine.scratch_bytes <= plan._machine.l2_bytes
+
+
 @pytest.mark.parametrize(
     ("pass_", "x_shape", "weight_shape", "named"),
     [

@@ -84,7 +84,7 @@ def kernel_lanes(lanes: int, item: int, m: Machine) -> int:
 _VECTOR_COST = {64: (0, 1.2, 1.12, 1), 32: (0, 1.5, 1.27, 1.13, 1)}
 
 
-def _lane_block(sh: WeightShape, m: Machine, taps: int) -> tuple[int, int]:
+def _lane_block(sh: WeightShape, m: Machine, taps: int, reach: int) -> tuple[int, int]:
     """Lanes of a kernel call, and for how many taps each of them stands there.
 
     Few lanes are few accumulators, and a load for nearly every multiply-add. With those of earlier
@@ -95,7 +95,8 @@ def _lane_block(sh: WeightShape, m: Machine, taps: int) -> tuple[int, int]:
     lb = kernel_lanes(sh.lanes if 2 * sh.lanes <= 3 * block else block, sh.item, m)
     cost = _VECTOR_COST[m.vector_bytes]
     most = len(cost) - 1
-    if m.bf16 or sh.rows < 8 or not vector <= 2 * sh.lanes <= most * vector:
+    far = 4 * reach * sh.rows * sh.item > m.l2_bytes  # their panels leave little of L2
+    if m.bf16 or far or sh.rows < 8 or not vector <= 2 * sh.lanes <= most * vector:
         return lb, 1
     lag = max((run.spacing for phase in sh.phases for run in phase.runs), default=1)
     room = min((b - a for a, b in map(interior, sh.phases)), default=0)
@@ -166,7 +167,7 @@ def _row_block(sh: WeightShape, m: Machine, lb: int, one_tap: bool) -> tuple[int
 
 def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
     width, taps, reach = longest(sh.phases)
-    lb, stack = _lane_block(sh, m, taps)
+    lb, stack = _lane_block(sh, m, taps, reach)
     lists, pairs, reason = _weight_lists(sh, m, lb, stack, taps, reach)
     one_tap = _one_tap_in_place(sh, lists, pairs)
     in_place = sh.direct_rows and (sh.known_rows if one_tap else lists in ("taps", "dots"))
