@@ -157,6 +157,8 @@ def _chunk(sh: CorrelateShape, tile: int, reach: int, panel_bytes: int) -> int:
     if panel_bytes:
         column = sh.C * sh.item * sh.planes
         small = max(512, _SMALL_PANEL // column, 2 * reach)
+        # Rows come faster from memory in pieces of 512 columns than in shorter ones.
+        share = max(share, min(512, ceil_div(width * sh.N * sh.groups, ITEMS // 4)))
         share = min(max(share, 4 * tile, reach), small, panel_bytes // column - reach)
     return round_up(min(max(share, tile), width, 8192), tile)
 
@@ -188,7 +190,7 @@ def _filter_block(sh: CorrelateShape, m: Machine, taps: int) -> int:
     """Filters of a call. Their weights stay in L2 beside the panel, for all tiles of a chunk."""
     out_bytes = sh.N * sh.groups * sh.K * sh.out_width * sh.item
     little = sh.C * taps <= (1024 if sh.C <= 64 else 256)  # of the weights per filter
-    if sh.direct_out and little and out_bytes > 3 * m.l2_bytes:
+    if sh.direct_out and little and out_bytes > (1 if taps == 1 else 3) * m.l2_bytes:
         # Writing to memory takes the time, and the processor prefetches so many rows at once.
         return even_parts(sh.K, 16)
     fits = m.l2_bytes // 2 // max(1, sh.C * taps * sh.item)
