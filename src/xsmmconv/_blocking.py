@@ -87,6 +87,7 @@ class CorrelateBlocking:
     direct: bool  # kernels write the rows of the output themselves
     tile: int  # columns of a kernel call
     border: int  # and near a border
+    vector: int  # positions that cost as much as one
     kb: int  # filters of a kernel call
     cb: int  # channels of a list entry (lists over taps)
     chunk: int  # columns of a work item
@@ -256,7 +257,7 @@ def _filters_in_lanes(
     )
     cb = even_parts(sh.C, 512)
     return CorrelateBlocking(
-        "taps", "filters", nb, True, False, tile, border, kb, cb, chunk, reasons
+        "taps", "filters", nb, True, False, tile, border, 1, kb, cb, chunk, reasons
     )
 
 
@@ -345,6 +346,7 @@ def _correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
         direct,
         tile,
         border,
+        lanes,
         kb,
         cb,
         chunk,

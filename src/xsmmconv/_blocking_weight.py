@@ -142,11 +142,11 @@ def _weight_lists(
     return lists, pairs, reason
 
 
-def _one_tap_in_place(sh: WeightShape, lists: str, pairs: bool) -> bool:
-    """Whether one tap's rows are read as they lie: used once, they are not worth copying, unless
-    their distance brings the same columns of all to the same few sets of L2."""
+def _good_rows(sh: WeightShape, lists: str, pairs: bool) -> bool:
+    """Whether n row channels can be read as they lie: copied, they are not read much faster, unless
+    their distance brings the same columns of all to the same few sets of the caches."""
     return (
-        sh.taps == sh.row_planes == 1
+        sh.row_planes == 1
         and lists == "channels"
         and sh.same_type
         and not pairs
@@ -169,8 +169,9 @@ def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
     width, taps, reach = longest(sh.phases)
     lb, stack = _lane_block(sh, m, taps, reach)
     lists, pairs, reason = _weight_lists(sh, m, lb, stack, taps, reach)
-    one_tap = _one_tap_in_place(sh, lists, pairs)
-    in_place = sh.direct_rows and (sh.known_rows if one_tap else lists in ("taps", "dots"))
+    good = _good_rows(sh, lists, pairs)
+    one_tap = good and sh.taps == 1
+    in_place = sh.direct_rows and (sh.known_rows if good else lists in ("taps", "dots"))
     packed = not in_place or sh.row_planes > 1
     l_blocks, rb = _row_block(sh, m, lb, one_tap)
     # A slot costs three passes over its sums, so it gets a thousand positions at least. Where that

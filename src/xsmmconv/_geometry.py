@@ -124,11 +124,12 @@ def valid_pairs(W: int, S: int, Q: int, s: int, d: int, pl: int) -> int:
     return total
 
 
-def cover(run: Run, index: int, a: int, b: int) -> list[Rectangle]:
+def cover(run: Run, index: int, a: int, b: int, vector: int = 1) -> list[Rectangle]:
     """Cut the valid pairs of positions [a, b) and all taps into full rectangles.
 
     The taps that are valid for all positions come first; what remains at either end is halved at a
-    breakpoint, so that a border is a few rectangles of doubling size and not one per column.
+    breakpoint, so that a border is a few rectangles of doubling size and not one per column. Within
+    `vector` positions a tap costs the same for few of them, and is a rectangle by itself.
     """
     found, parts = [], [(a, b, 0, len(run.taps))]
     shift, spacing, length = run.shift, run.spacing, run.length
@@ -146,7 +147,11 @@ def cover(run: Run, index: int, a: int, b: int) -> list[Rectangle]:
             found.append(Rectangle(index, a, b, full0, full1))
             rest = [(j0, full0), (full1, j1)]
         for p0, p1 in rest:
-            if p0 < p1:
+            if b - a <= vector:
+                for j in range(p0, p1):
+                    lo, hi = max(a, run.first_valid(j)), min(b, run.end_valid(j))
+                    found += [Rectangle(index, lo, hi, j, j + 1)] if lo < hi else []
+            elif p0 < p1:
                 first = -shift - (p0 + p1) // 2 * spacing
                 end = first + length
                 cut = first if a < first < b else end if a < end < b else (a + b) // 2

@@ -260,7 +260,9 @@ class _Lowering:
     def tile(self, phase: Phase, first_run: int, a: int, b: int) -> int:
         """Index of the program of tile [a, b); equal programs are stored once."""
         rects = [
-            rect for r, run in enumerate(phase.runs) for rect in cover(run, first_run + r, a, b)
+            rect
+            for r, run in enumerate(phase.runs, first_run)
+            for rect in cover(run, r, a, b, self.bl.vector)
         ]
         # Rectangles over the whole tile first: the first call of all overwrites the tile.
         rects.sort(key=lambda r: (r.a - r.b, r.a, r.run, r.j0))

@@ -217,7 +217,7 @@ class Plan:
             self._item,
             self._same_type,
             direct_rows,
-            direct_rows and p.S == 1 and _may_depend_on(p.W if filters else p.Q),
+            direct_rows and _may_depend_on(p.W if filters else p.Q),
         )
         self._blocking = weight_blocking(shape, self._machine)
         self._check_tiles(shape.phases, _CALL * p.S)

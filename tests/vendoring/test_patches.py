@@ -116,6 +116,19 @@ for dtype in {dtypes}:
     run(f"{DISPATCH}\n{code}", LIBXSMM_TARGET=target)  # a refusal is an exception
 
 
+def test_small_kernels_have_the_vectors_of_the_instruction_set():
+    code = """
+import ctypes
+for shape in (64, 15, 1), (4, 4, 8), (1, 6, 8):
+    m, n, k = shape
+    kernel = _dispatch.dispatch_gemm(m, n, k, 64, 8, 64)
+    print(*shape, ctypes.string_at(kernel, 128).hex())
+"""
+    of_target = [run(f"{DISPATCH}\n{code}", LIBXSMM_TARGET=t).stdout for t in ("hsw", "skx")]
+    for narrow, wide in zip(*(lines.splitlines() for lines in of_target), strict=True):
+        assert narrow != wide
+
+
 def test_importing_does_not_initialise():
     done = run("from xsmmconv import _dispatch", LIBXSMM_VERBOSE="1")
     assert done.stderr == ""

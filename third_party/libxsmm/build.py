@@ -53,6 +53,7 @@ FLAGS = [
     "-DLIBXSMM_NO_CTOR",  # initialised when asked, not when the module is loaded
     "-DLIBXSMM_CACHE_MAXSIZE=0",  # its cache is shared, unlocked, beyond 1024 threads
     "-DLIBXSMM_MALLOC_LOCK_ONFAULT",  # else it locks 9 MB into physical memory
+    "-DLIBXSMM_DENY_RETARGET",  # else small kernels (k * n <= 16) are AVX2 everywhere
 ]
 
 
