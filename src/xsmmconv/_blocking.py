@@ -17,8 +17,8 @@ REACH_BYTES = 2**30
 ITEMS = 32
 # A call of a kernel should do at least this many multiply-adds, or its fixed cost shows.
 CALL_WORK = 2**14
-# And a work item this many.
-ITEM_WORK = 2**18
+# A work item this many, and a thread that is woken for it.
+ITEM_WORK, THREAD_WORK = 2**18, 2**20
 # Columns of a tile whose taps are split, at most.
 SPLIT_COLUMNS = 4096
 # Bytes of a panel that stays in L2 whatever else does, and wants few pages of the TLB.
@@ -132,6 +132,15 @@ def _in_l1(sh: CorrelateShape, m: Machine) -> bool:
     return sh.known_source and sh.planes == 1 and 4 * size <= 5 * m.l1_bytes
 
 
+def _in_l2(sh: CorrelateShape, m: Machine, taps: int) -> bool:
+    """Whether rows of few channels that one tap reads stay in L2, about, with the results: where
+    they do not collide, in sets of a cache, copying them costs more than their distance does."""
+    size = sh.N * sh.groups * (sh.C * sh.source_width + sh.K * sh.out_width) * sh.item
+    collide = not 64 <= sh.source_width * sh.item % 2048 <= 2048 - 64
+    few = taps == sh.planes == 1 and sh.C <= 64 and 2 * sh.C * size <= 64 * m.l2_bytes
+    return few and sh.known_source and not collide
+
+
 def _tile(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) -> int:
     lanes = m.vector_bytes // sh.item
     tile = 4 * lanes  # the kernels' own blocks: 4 vectors x 6 filters, with AVX2 4 x 3
@@ -153,13 +162,15 @@ def _chunk(sh: CorrelateShape, tile: int, reach: int, panel_bytes: int) -> int:
     """Columns of an item. If it has a panel, that is small, as far as the halo and a few tiles let
     it be, and with the halo at most `panel_bytes`."""
     width, taps, _ = longest(sh.phases)
-    share = ceil_div(width * sh.N * sh.groups, ITEMS)  # columns an item may have
-    share = max(share, ceil_div(ITEM_WORK, sh.C * sh.K * max(1, taps)))
+    total, work = width * sh.N * sh.groups, sh.C * sh.K * max(1, taps)
+    # Columns an item may have, so that there are enough items, and has at least.
+    share = max(ceil_div(total, ITEMS), ceil_div(ITEM_WORK, work))
     if panel_bytes:
         column = sh.C * sh.item * sh.planes
         small = max(512, _SMALL_PANEL // column, 2 * reach)
         # Rows come faster from memory in pieces of 512 columns than in shorter ones.
-        share = max(share, min(512, ceil_div(width * sh.N * sh.groups, ITEMS // 4)))
+        enough = max(ceil_div(total, ITEMS // 4), ceil_div(THREAD_WORK, work))
+        share = max(share, min(512, enough))
         share = min(max(share, 4 * tile, reach), small, panel_bytes // column - reach)
     return round_up(min(max(share, tile), width, 8192), tile)
 
@@ -312,7 +323,8 @@ def _correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
     packed = not sh.direct_source or sh.planes > 1
     if lists == "taps":  # rows of any length, and of powers of two, are better off in a panel
         little = taps == 1 and sh.K <= 16
-        little = little or _short_and_trimmed(sh, m, width, taps) or _in_l1(sh, m)
+        little = little or _short_and_trimmed(sh, m, width, taps)
+        little = little or _in_l1(sh, m) or _in_l2(sh, m, taps)
         packed = packed or not (sh.known_source and little)
     if packed:
         reasons.append(

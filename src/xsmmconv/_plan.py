@@ -15,6 +15,7 @@ import numpy as np
 
 from xsmmconv import _dispatch, _memory
 from xsmmconv._blocking import (
+    THREAD_WORK,
     CorrelateShape,
     Machine,
     ceil_div,
@@ -136,8 +137,8 @@ class Plan:
         self._code, self._same_type = code, stored == computed
         self._item = computed
         self.computed_dtype = np.dtype("f8" if computed == 8 else "f4")
-        # Waking a thread costs some microseconds: each should have a million multiply-adds.
-        self.most_threads = max(1, self.multiply_adds >> 20)
+        # Waking a thread costs some microseconds.
+        self.most_threads = max(1, self.multiply_adds // THREAD_WORK)
         self.pack_key = None  # of a layer's packed weights: equal for equal layouts
         self._variants: dict[str, Plan] = {}
         if pass_ == "backward_weight":
