@@ -17,7 +17,7 @@ from xsmmconv._blocking import (
     ceil_div,
     kernel_type,
 )
-from xsmmconv._geometry import Phase, Rectangle, cover, pieces, split_taps, walk
+from xsmmconv._geometry import Phase, Rectangle, cover, split_taps, walk
 from xsmmconv._layout import SourceLayout, in_place, panel, transposed_panel
 
 
@@ -89,7 +89,6 @@ class _Lowering:
         self.tiles: dict[tuple, int] = {}
         self.variants: dict[tuple, tuple] = {}
         self.column = bl.nb * bl.kb if bl.lanes == "filters" else 1  # of a result, in elements
-        self.longest = max((len(run.taps) for run in run_list), default=0)
 
     def offset_list(self, key, entries) -> int:
         """Start of a list of (a, b) element offsets; equal lists are stored once."""
@@ -178,39 +177,23 @@ class _Lowering:
         m0, columns = rects[0].a - a, rects[0].b - rects[0].a
         lengths: dict[int, list] = {}
         for run, _, _, j0, j1 in sorted(rects, key=lambda r: r.j0 - r.j1):
-            taps = self.run_list[run].taps
-            # A kernel per number of taps would be many: only whole runs get their own.
-            start = source.positions[run][j0], weight.tap[taps[j0]], j1 - j0 == len(taps)
+            start = source.positions[run][j0], weight.tap[self.run_list[run].taps[j0]]
             lengths.setdefault(j1 - j0, []).append(start)
         for k, starts in lengths.items():
             # The first run's start goes into the call, so that lists are shared between borders.
-            a0, b0, whole = starts[0]
-            key = tuple((pa - a0, pb - b0) for pa, pb, _ in starts)
-            for j, piece, count in ((0, k, 1),) if whole else pieces(k):
-                start = self.offset_list(
-                    (key, piece if count > 1 else 0),
-                    (
-                        (
-                            c * source.row + pa + i * piece * self.spacing,
-                            c * weight.c + pb + i * piece,
-                        )
-                        for i in range(self.longest // piece if count > 1 else 1)
-                        for pa, pb in key
-                        for c in range(self.sh.C)
-                    ),
-                )
-                self.call(
-                    columns,
-                    piece,
-                    beta,
-                    a0 + m0 + j * self.spacing,
-                    b0 + j,
-                    m0,
-                    start,
-                    self.sh.C * len(starts) * count,
-                    piece,
-                )
-                beta = 1
+            a0, b0 = starts[0]
+            key = tuple((pa - a0, pb - b0) for pa, pb in starts)
+            start = self.offset_list(
+                key,
+                (
+                    (c * source.row + pa, c * weight.c + pb)
+                    for pa, pb in key
+                    for c in range(self.sh.C)
+                ),
+            )
+            count = self.sh.C * len(starts)
+            self.call(columns, k, beta, a0 + m0, b0, m0, start, count, k)
+            beta = 1
 
     def border_tile(self, phase: Phase, first_run: int, a: int, b: int) -> tuple[int, ...]:
         """One channel and one filter, where each tap serves some columns: no kernel is called."""

@@ -101,11 +101,11 @@ class _Lowering:
         whole = length // bl.step * bl.step
         parts = [(0, bl.step, whole // bl.step)] if whole else []
         rest = length - whole
-        # Along a border lengths are many: powers of two serve them with few kernels.
-        parts += [
-            (whole + start, k, count)
-            for start, k, count in (pieces(rest) if border else [(0, rest, 1)] if rest else [])
-        ]
+        if border and sh.taps > 8:
+            # There lengths are many: powers of two serve them with few kernels.
+            parts += [(whole + start, k, count) for start, k, count in pieces(rest)]
+        elif rest:
+            parts.append((whole, rest, 1))
         for start, k, count in parts:
             self.program.calls.append(
                 (
