@@ -29,12 +29,19 @@ def load():
 def page(text):
     """The text of the page with the tables of today's runs in it."""
     runs = load()
-    cells = single(runs)
-    parts = [problems(dtype, measured) for dtype, measured in given(cells).items()]
-    parts += [summaries([c for c in cells if c.suite != "given"])]
-    parts += [widths([c for c in cells if c.suite == "paper-rows"])]
+    parts = []
+    for kernels, same in results.grouped(runs, kernels_of).items():
+        cells = single(same)
+        parts += [problems(dtype + kernels, found) for dtype, found in given(cells).items()]
+        parts += [summaries([c for c in cells if c.suite != "given"], kernels)]
+        parts += [widths([c for c in cells if c.suite == "paper-rows"], kernels)]
     parts += [scaling(threaded(runs)), machines(runs)]
     return _BETWEEN.sub(lambda m: m[1] + "\n" + "\n\n".join(parts) + "\n\n" + m[2], text)
+
+
+def kernels_of(run):
+    """What the tables add to a dtype where LIBXSMM_TARGET lowered the instruction set."""
+    return ", AVX2 only" if run[0]["instruction set"] == "hsw" else ""
 
 
 def single(runs):
@@ -55,21 +62,26 @@ def given(cells):
 
 def machines(runs):
     """Where, when and how the runs were made."""
-    return "\n".join(
-        f"- {about['date']}, {about['machine']}, `{about['instruction set']}`, "
-        f"xsmmconv {about['xsmmconv']}, torch {about['torch']}:\n  `{about['command']}`"
-        for about, _ in runs
-    )
+    lines = []
+    for about, _ in runs:
+        # What `bench` sets for the peer by itself is no part of the command.
+        given = [v for v in about["environment"].split() if not v.startswith("THP_")]
+        lines.append(
+            f"- {about['date']}, {about['machine']}, `{about['instruction set']}`, "
+            f"xsmmconv {about['xsmmconv']}, torch {about['torch']}:\n"
+            f"  `{' '.join([*given, about['command']])}`"
+        )
+    return "\n".join(lines)
 
 
-def problems(dtype, cells):
+def problems(kind, cells):
     """A row per problem; per pass our share of the peak and the two ratios."""
     rows = []
     for problem, same in results.grouped(cells, lambda c: c.problem).items():
         of_pass = {c.pass_: c for c in same}
         rows.append([f"`{problem}`", *(figures(of_pass[pass_]) for pass_ in PASSES)])
     names = [pass_.replace("_", " ") for pass_ in PASSES]
-    return table([f"{dtype}: of peak, ratio to torch, to channels-last", *names], rows)
+    return table([f"{kind}: of peak, ratio to torch, to channels-last", *names], rows)
 
 
 def figures(cell):
@@ -77,7 +89,7 @@ def figures(cell):
     return f"{100 * cell.ours.share:.0f} %, {cell.peer.ratio:.1f}, {last.ratio:.1f}"
 
 
-def summaries(cells):
+def summaries(cells, kernels):
     """A row per suite: the ratio to torch, its geometric mean and its lowest."""
     rows = []
     for (suite, dtype), same in results.grouped(cells, lambda c: (c.suite, c.dtype)).items():
@@ -87,13 +99,13 @@ def summaries(cells):
             f"{one.mean_ratio:.1f} ({one.lowest_ratio:.2f}; {one.behind} of {one.cells})"
             for one in found
         ]
-        rows.append([suite, dtype, *means])
+        rows.append([suite, dtype + kernels, *means])
     names = [pass_.replace("_", " ") for pass_ in PASSES]
     header = "suite: ratio to torch, mean (lowest; cells behind it)"
     return table([header, "dtype", *names], rows)
 
 
-def widths(cells):
+def widths(cells, kernels):
     """A row per problem measured for many widths: the lowest and the highest share of the peak over
     them, and the lowest ratio to torch."""
     rows = []
@@ -107,7 +119,8 @@ def widths(cells):
         if len(same) > len(PASSES):
             rows.append(row)
     names = [pass_.replace("_", " ") for pass_ in PASSES]
-    return table(["float32, 500 to 60000 columns: of peak, lowest ratio to torch", *names], rows)
+    header = f"float32{kernels}, 500 to 60000 columns: of peak, lowest ratio to torch"
+    return table([header, *names], rows)
 
 
 def scaling(cells):
@@ -131,7 +144,8 @@ def table(header, rows):
 
 def draw_all(folder):
     """Shares of the peak of the problems in the tables, one picture per dtype."""
-    for dtype, measured in given(single(load())).items():
+    runs = [run for run in load() if not kernels_of(run)]
+    for dtype, measured in given(single(runs)).items():
         names = list(results.grouped(measured, lambda c: c.problem))
         figure, plots = plt.subplots(1, 3, figsize=(10, 4), sharey=True, layout="constrained")
         for axes, pass_ in zip(plots, PASSES, strict=True):

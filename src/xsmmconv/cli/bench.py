@@ -23,7 +23,7 @@ from xsmmconv.bench.cells import PASSES, Cell
 from xsmmconv.bench.plot import plot
 from xsmmconv.cli.errors import UsageError
 
-_VARIABLES = ("OMP_", "GOMP_", "KMP_", "MKL_", "ONEDNN_", "LIBXSMM_", "MALLOC_", "THP_")
+_VARIABLES = ("OMP_", "GOMP_", "KMP_", "MKL_", "ONEDNN_", "ATEN_", "LIBXSMM_", "MALLOC_", "THP_")
 _TRANSPOSED = "transposed"  # the suite in which the pass of this name is measured too
 
 
