@@ -1,11 +1,10 @@
 """Two processes that train together (torchrun, gloo)."""
 
 import os
-import signal
+import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -30,15 +29,15 @@ def test_gradients_are_those_of_the_joint_batch(tmp_path):
     torch.testing.assert_close(got, [p.grad for p in model.parameters()], rtol=1e-12, atol=1e-14)
 
 
-def rank_of(pid):
-    """RANK in the environment of a process, if it is one of train.py."""
-    try:
-        if b"train.py" not in Path(f"/proc/{pid}/cmdline").read_bytes():
-            return None
-        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:  # it has just ended
-        return None
-    return next((v[5:].decode() for v in environment if v.startswith(b"RANK=")), None)
+def start(rank, port, log, *command):
+    """One of two processes, without a launcher: that would end the other one as soon as one dies,
+    perhaps before it notices."""
+    variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port}
+    environment = ENVIRONMENT | {k: str(v) for k, v in variables.items()}
+    environment["MASTER_ADDR"] = "127.0.0.1"
+    with log.open("w") as file:
+        command = list(map(str, (sys.executable, *command)))
+        return subprocess.Popen(command, env=environment, stdout=file, stderr=file)
 
 
 def wait_for(what, seconds=200):
@@ -51,31 +50,28 @@ def wait_for(what, seconds=200):
 
 @pytest.mark.usefixtures("example")
 def test_a_killed_process_ends_the_run_and_the_checkpoint_resumes(tmp_path, example):
-    output, log = tmp_path / "run", tmp_path / "log"
-    command = [*TORCHRUN, str(example / "train.py"), "--output", str(output), *TINY]
-    with log.open("w") as file:
-        run = subprocess.Popen(
-            [*command, "--epochs", "100000", "--patience", "100000"],
-            env=ENVIRONMENT, stdout=file, stderr=file,
-        )  # fmt: skip
+    output, logs = tmp_path / "run", [tmp_path / "log0", tmp_path / "log1"]
+    command = [example / "train.py", "--output", output, *TINY]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    endless = ["--epochs", "100000", "--patience", "100000"]
+    runs = [start(rank, port, logs[rank], *command, *endless) for rank in (0, 1)]
     try:
         wait_for(lambda: (output / "best.pt").exists())
-        children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
-        (victim,) = (int(pid) for pid in children if rank_of(pid) == "1")
-        os.kill(victim, signal.SIGKILL)
-        assert run.wait(120) != 0
+        runs[1].kill()
+        assert runs[0].wait(120) != 0
     finally:
-        run.kill()
-    assert "train.py: another process is gone" in log.read_text()
-    assert "--resume goes on" in log.read_text()
+        for run in runs:
+            run.kill()
+            run.wait()
+    assert "train.py: another process is gone" in logs[0].read_text()
+    assert "--resume goes on" in logs[0].read_text()
     epoch, _step, *_ = checkpoint(output)["progress"]
     assert epoch >= 1
 
     # Two processes go on where rank 0 stood, and so does one.
     epochs = ["--epochs", str(epoch + 1), "--resume"]
-    done = subprocess.run(
-        [*command, *epochs], env=ENVIRONMENT, capture_output=True, text=True, timeout=300
-    )
+    done = torchrun(*command, *epochs)
     assert done.returncode == 0, done.stderr
     assert checkpoint(output)["progress"][:2] == [epoch + 1, 0]
     assert (output / "results.json").exists()
