@@ -33,8 +33,10 @@ def page(text):
     for kernels, same in results.grouped(runs, kernels_of).items():
         cells = single(same)
         parts += [problems(dtype + kernels, found) for dtype, found in given(cells).items()]
-        parts += [summaries([c for c in cells if c.suite != "given"], kernels)]
-        parts += [widths([c for c in cells if c.suite == "paper-rows"], kernels)]
+        if suites := [c for c in cells if c.suite != "given"]:
+            parts += [summaries(suites, kernels)]
+        if rows := [c for c in cells if c.suite == "paper-rows"]:
+            parts += [widths(rows, kernels)]
     parts += [scaling(threaded(runs)), machines(runs)]
     return _BETWEEN.sub(lambda m: m[1] + "\n" + "\n\n".join(parts) + "\n\n" + m[2], text)
 
