@@ -26,6 +26,8 @@ LINES = [
     "n2c32k48s3w50",
     "n4c16k16s3w34",
     "n2c64k64s1w44",
+    "n2c64k64s1w300",
+    "n2c32k48s1psamew333",
     "n2c64k64s3st2w64",
 ]
 
@@ -57,6 +59,37 @@ def test_the_rows_seen_before_change_no_bit(line, pass_, monkeypatch):
     in_place = ["rows written in place" in text for text, _ in results]
     strided = pass_ == "backward_data" and problem.s > 1
     assert in_place == [not strided and "filters in the lanes" not in results[0][0], False]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "n2c16k16s3w700",
+        "n4c15k15s5d8w1000",
+        "n2c15k15s21d8w1500",
+        "n2c15k15s31d8w1500",
+        "n2c64k64s5p2w500",
+        "n1c300k16s1w1500",
+        "n1c64k40s3d128p128w3000",
+        "n3c24k20s2g2w333",
+        "n2c100k100s1w700",
+    ],
+)
+def test_the_rows_seen_before_change_no_bit_of_a_weight_gradient(line, monkeypatch):
+    problem, y, _ = arrays(line, "backward_weight")
+    _, x, _ = arrays(line, "forward")
+    results = []
+    for lengths in (10**6, 0):
+        monkeypatch.setattr(_plan, "_ROW_LENGTHS", lengths)
+        monkeypatch.setattr(_plan, "_row_lengths", set())
+        plan = _plan.Plan("backward_weight", problem)
+        out = np.full(plan.output_shape, np.nan, np.float32)
+        plan.run(y, x, None, False, out, 1)
+        results.append((plan.describe(), out))
+    np.testing.assert_array_equal(results[0][1], results[1][1])
+    # Where the columns of a call are taps, kernels do not depend on the length.
+    any_length = "n = taps" in results[0][0]
+    assert ["packed False" in text for text, _ in results] == [True, any_length]
 
 
 @pytest.mark.parametrize("pass_", PASSES)
@@ -106,6 +139,17 @@ def test_kernels_stay_bounded_where_taps_are_split(channels):
     assert _dispatch.registry_info()["kernels"] - before < 300
 
 
+def test_kernels_stay_bounded_where_weight_gradients_read_rows_in_place():
+    def call_all(widths):
+        for width in widths:
+            x, y = np.ones((16, width + 2), np.float32), np.ones((16, width), np.float32)
+            xsmmconv.conv1d_backward_weight(y, x, 3)
+        return _dispatch.registry_info()["kernels"]
+
+    first = call_all(range(400, 1100))
+    assert call_all(range(1100, 1600)) - first < 100
+
+
 def test_describe_says_what_matters(monkeypatch):
     monkeypatch.setattr(_plan, "_row_lengths", set())
     text = xsmmconv.plan("forward", (4, 15, 1000), (15, 15, 51), dilation=8).describe()
@@ -129,9 +173,13 @@ def test_describe_says_what_matters(monkeypatch):
     assert ", stacked" in text
     text = xsmmconv.plan("backward_data", (4, 32, 1000), (48, 32, 4), stride=2).describe()
     assert "2 phases" in text
-    text = xsmmconv.plan("forward", (4, 64, 48), (64, 64, 1)).describe()
+    width = 3 * _dispatch.vector_bytes() // 4
+    text = xsmmconv.plan("forward", (4, 64, width), (64, 64, 1)).describe()
     assert "stay in L1" in text
     assert "packed False" in text
+    for width, packed in (300, False), (512, True), (100_000, True):
+        text = xsmmconv.plan("forward", (1, 64, width), (64, 64, 1)).describe()
+        assert f"packed {packed}" in text, width
 
 
 FORKED = """
