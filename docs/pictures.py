@@ -85,7 +85,7 @@ def segments():
         for a in range(start, start + width * count, width):
             for run in phase.runs:
                 for part in _geometry.cover(run, 0, a, a + width):
-                    corner = (part.a - 0.5, part.j0 - 0.5)
+                    corner = (a + part.a - 0.5, part.j0 - 0.5)
                     size = (part.b - part.a, part.j1 - part.j0)
                     color = f"C{number % 10}"
                     axes.add_patch(Rectangle(corner, *size, facecolor=color, edgecolor="white"))

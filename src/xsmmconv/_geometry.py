@@ -52,7 +52,7 @@ class Phase:
 
 
 class Rectangle(NamedTuple):
-    """Positions [a, b) times taps [j0, j1) of run `run`; every pair in it is valid."""
+    """Positions [a, b) of a tile times taps [j0, j1) of run `run`; every pair in it is valid."""
 
     run: int
     a: int
@@ -124,38 +124,40 @@ def valid_pairs(W: int, S: int, Q: int, s: int, d: int, pl: int) -> int:
     return total
 
 
-def cover(run: Run, index: int, a: int, b: int, vector: int = 1) -> list[Rectangle]:
-    """Cut the valid pairs of positions [a, b) and all taps into full rectangles.
+def cover(run: Run, index: int, start: int, end: int, vector: int = 1) -> list[Rectangle]:
+    """Cut the valid pairs of the tile [start, end) and all taps into full rectangles.
 
     The taps that are valid for all positions come first; what remains at either end is halved at a
     breakpoint, so that a border is a few rectangles of doubling size and not one per column. Within
     `vector` positions a tap costs the same for few of them, and is a rectangle by itself.
     """
-    found, parts = [], [(a, b, 0, len(run.taps))]
-    shift, spacing, length = run.shift, run.spacing, run.length
+    spacing, length = run.spacing, run.length
+    # From here on positions count from the start of the tile.
+    found, shift, parts = [], run.shift + start, [(0, end - start, 0, len(run.taps))]
     while parts:
         a, b, j0, j1 = parts.pop()
         # A tap is valid for position m iff -shift - j*spacing <= m < length - shift - j*spacing.
         j0 = max(j0, (-shift - b) // spacing + 1)
         j1 = min(j1, -((shift + a - length) // spacing))
-        if a >= b or j0 >= j1:
-            continue
         full0 = max(j0, -((shift + a) // spacing))
         full1 = min(j1, (length - shift - b) // spacing + 1)
-        rest = [(j0, j1)]
         if full0 < full1:
             found.append(Rectangle(index, a, b, full0, full1))
-            rest = [(j0, full0), (full1, j1)]
-        for p0, p1 in rest:
+        else:
+            full0 = full1 = j1
+        for p0, p1 in (j0, full0), (full1, j1):
+            if p0 >= p1:
+                continue
             if b - a <= vector:
                 for j in range(p0, p1):
-                    lo, hi = max(a, run.first_valid(j)), min(b, run.end_valid(j))
-                    found += [Rectangle(index, lo, hi, j, j + 1)] if lo < hi else []
-            elif p0 < p1:
-                first = -shift - (p0 + p1) // 2 * spacing
-                end = first + length
-                cut = first if a < first < b else end if a < end < b else (a + b) // 2
-                parts += (a, cut, p0, p1), (cut, b, p0, p1)
+                    first = -shift - j * spacing
+                    lo, hi = max(a, first), min(b, first + length)
+                    if lo < hi:
+                        found.append(Rectangle(index, lo, hi, j, j + 1))
+                continue
+            first = -shift - (p0 + p1) // 2 * spacing
+            cut = next(c for c in (first, first + length, (a + b) // 2) if a < c < b)
+            parts += (a, cut, p0, p1), (cut, b, p0, p1)
     return found
 
 

@@ -144,10 +144,10 @@ class _Lowering:
             return kind, columns, filters, 2 * k, lda, 2 * weight.k, ldc, beta
         return kind, columns, filters, k, lda, weight.k, ldc, beta
 
-    def calls_by_taps(self, rects: list[Rectangle], a: int, beta: int):
+    def calls_by_taps(self, rects: list[Rectangle], beta: int):
         """k = channels: the list holds the taps, and there is a call per block of channels."""
         source, weight = self.program.source, self.program.weight
-        m0 = rects[0].a - a
+        m0 = rects[0].a
         pairs = [(r.run, j) for r in rects for j in range(r.j0, r.j1)]
         start = self.offset_list(
             tuple(pairs),
@@ -159,7 +159,7 @@ class _Lowering:
         for c0 in range(0, self.sh.C, self.bl.cb):
             k = min(self.bl.cb, self.sh.C - c0)
             self.call(
-                rects[0].b - rects[0].a,
+                rects[0].b - m0,
                 k,
                 beta,
                 c0 * source.row + m0 * source.column,
@@ -171,28 +171,30 @@ class _Lowering:
             )
             beta = 1
 
-    def calls_by_channels(self, rects: list[Rectangle], a: int, beta: int):
+    def calls_by_channels(self, rects: list[Rectangle], beta: int):
         """k = taps: the list holds the channels (times the runs with equally many taps)."""
         source, weight = self.program.source, self.program.weight
-        m0, columns = rects[0].a - a, rects[0].b - rects[0].a
+        m0, b = rects[0].a, rects[0].b
         lengths: dict[int, list] = {}
-        for run, _, _, j0, j1 in sorted(rects, key=lambda r: r.j0 - r.j1):
-            start = source.positions[run][j0], weight.tap[self.run_list[run].taps[j0]]
-            lengths.setdefault(j1 - j0, []).append(start)
-        for k, starts in lengths.items():
+        for run, _, _, j0, j1 in rects:
+            place = source.positions[run][j0], weight.tap[self.run_list[run].taps[j0]]
+            lengths.setdefault(j1 - j0, []).append(place)
+        for k in sorted(lengths, reverse=True):
             # The first run's start goes into the call, so that lists are shared between borders.
-            a0, b0 = starts[0]
-            key = tuple((pa - a0, pb - b0) for pa, pb in starts)
-            start = self.offset_list(
-                key,
-                (
-                    (c * source.row + pa, c * weight.c + pb)
-                    for pa, pb in key
-                    for c in range(self.sh.C)
-                ),
-            )
-            count = self.sh.C * len(starts)
-            self.call(columns, k, beta, a0 + m0, b0, m0, start, count, k)
+            (a0, b0), *others = lengths[k]
+            key = tuple([(pa - a0, pb - b0) for pa, pb in others])
+            if key in self.lists:
+                start = self.lists[key]
+            else:
+                start = self.offset_list(
+                    key,
+                    (
+                        (c * source.row + pa, c * weight.c + pb)
+                        for pa, pb in ((0, 0), *key)
+                        for c in range(self.sh.C)
+                    ),
+                )
+            self.call(b - m0, k, beta, a0 + m0, b0, m0, start, self.sh.C * len(lengths[k]), k)
             beta = 1
 
     def border_tile(self, phase: Phase, first_run: int, a: int, b: int) -> tuple[int, ...]:
@@ -237,7 +239,7 @@ class _Lowering:
             program.border_taps.append(((r * ldc - left) * item, 0, left, right))
             for a, b in (0, left), (right, width):
                 if a < b:
-                    self.calls_by_channels([Rectangle(rect.run, a, b, 0, rect.j1)], 0, 1)
+                    self.calls_by_channels([Rectangle(rect.run, a, b, 0, rect.j1)], 1)
         return start, len(program.calls) - start, 0, taps, rows, 0, partial
 
     def tile(self, phase: Phase, first_run: int, a: int, b: int) -> int:
@@ -248,25 +250,25 @@ class _Lowering:
             for rect in cover(run, r, a, b, self.bl.vector)
         ]
         # Rectangles over the whole tile first: the first call of all overwrites the tile.
-        rects.sort(key=lambda r: (r.a - r.b, r.a, r.run, r.j0))
-        key = tuple((r.run, r.a - a, r.b - a, r.j0, r.j1) for r in rects)
-        key += (b - a, first_run)
+        rects.sort(key=lambda r: (r.a - r.b, r.a, r))
+        width = b - a
+        key = (first_run, width, *rects)
         if key not in self.tiles:
-            program = self.program
-            whole = {r.run for r in rects if r[1:] == (a, b, 0, len(self.run_list[r.run].taps))}
-            fill = not rects or (rects[0].a, rects[0].b) != (a, b)
+            program, run_list = self.program, self.run_list
+            whole = all(r[1:] == (0, width, 0, len(run_list[r.run].taps)) for r in rects)
+            fill = not rects or rects[0].b - rects[0].a < width
             start, beta = len(program.calls), 1 if fill else 0
             emit = self.calls_by_taps if self.bl.lists == "taps" else self.calls_by_channels
             self.tiles[key] = len(program.tiles)
-            if len(whole) < len(rects) and self.sh.C == self.sh.K == 1:
+            if not whole and self.sh.C == self.sh.K == 1:
                 program.tiles.append(self.border_tile(phase, first_run, a, b))
                 return self.tiles[key]
             halo = self.spacing * (self.bl.split - 1) // self.bl.split
-            if 1 < self.bl.split == len(whole) == len(rects) and b - a >= 8 * halo:
-                program.tiles.append(self.split_tile(sorted(rects), b - a))
+            if whole and 1 < self.bl.split == len(rects) and width >= 8 * halo:
+                program.tiles.append(self.split_tile(sorted(rects), width))
                 return self.tiles[key]
-            for _, group in groupby(rects, lambda r: (r.a, r.b)):
-                emit(list(group), a, beta)
+            for _, group in groupby(rects, lambda r: r[1:3]):
+                emit(list(group), beta)
                 beta = 1
             program.tiles.append((start, len(program.calls) - start, int(fill), -1, 0, 0, 0))
         return self.tiles[key]

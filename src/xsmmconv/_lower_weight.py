@@ -51,12 +51,12 @@ class _Lowering:
 
     def positions(self, step: int, count: int) -> int:
         """Start of a list 0, step, 2 step, ...; calls take as much of it as they need."""
-        whole = self.bl.step
+        whole, item = self.bl.step, self.item
         if count == 1:
             step = whole  # every list begins with 0
-        key = step, self.item, self.stack
+        key = step, item, self.stack
         if key not in self.lists:
-            program, item = self.program, self.item
+            program = self.program
             position = self.stack * self.bl.lb * item
             entries = range(0, self.bl.tile if step == whole else whole, step)
             self.lists[key] = len(program.offsets_a)
@@ -94,10 +94,10 @@ class _Lowering:
     ):
         """Calls that reduce over `length` positions; n = taps, or all row channels if taps is 0.
         Each lane stands for `stacked` taps."""
-        sh, bl = self.sh, self.bl
+        sh, bl, item = self.sh, self.bl, self.item
         n, last_n = (taps, 0) if taps else (min(bl.rb, sh.rows), sh.rows % bl.rb)
         ldc = (self.stack if taps else sh.taps) * bl.lb
-        kind = 1 if taps else 0
+        kind, position = 1 if taps else 0, self.stack * bl.lb * item
         whole = length // bl.step * bl.step
         parts = [(0, bl.step, whole // bl.step)] if whole else []
         rest = length - whole
@@ -114,8 +114,8 @@ class _Lowering:
                     n,
                     last_n,
                     kind,
-                    (a + start) * self.stack * bl.lb * self.item,
-                    (b + start) * self.item,
+                    (a + start) * position,
+                    (b + start) * item,
                     c * bl.lb * sh.item,
                     self.positions(k, count),
                     count,
@@ -174,12 +174,12 @@ class _Lowering:
                 border=True,
             )
 
-    def dot_tile(self, rects: list[Rectangle], a: int):
+    def dot_tile(self, rects: list[Rectangle]):
         """One channel against one: each tap is a dot product of two rows, and has no kernel."""
         source = self.program.panel if self.bl.packed else self.rows
         for rect in rects:
             run, length = self.run_list[rect.run], rect.b - rect.a
-            at = rect.a - a, source.positions[rect.run][rect.j0] + rect.a - a
+            at = rect.a, source.positions[rect.run][rect.j0] + rect.a
             self.program.calls.append(
                 (
                     *(0, 0, 0, 0),
@@ -230,15 +230,14 @@ class _Lowering:
         rects = self.uniform(phase, first_run, a, b) if self.bl.stack == 1 else None
         ranges = self.ranges(phase, first_run, a, b) if rects is None else []
         self.pairs = self.bl.pairs and rects is not None and (b - a) % 2 == 0
-        uniform = ((r.run, r.j0, r.j1, r.a - a, r.b - a) for r in rects or ())
-        key = (b - a, rects is None, *(ranges or uniform))
+        key = (b - a, rects is None, *(ranges or rects or ()))
         if key not in self.tiles:
             start = len(self.program.calls)
             packed = self.bl.packed or rects is None
             if rects is None:
                 self.mixed_tile(ranges)
             elif self.bl.lists == "dots":
-                self.dot_tile(rects, a)
+                self.dot_tile(rects)
             else:
                 self.uniform_tile(rects, packed)
             self.tiles[key] = len(self.program.tiles)
