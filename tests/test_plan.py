@@ -27,6 +27,8 @@ LINES = [
     "n4c16k16s3w34",
     "n2c64k64s1w44",
     "n2c64k64s1w300",
+    "n2c16k48s1w3000",
+    "n2c24k20s5psamew700",
     "n2c32k48s1psamew333",
     "n2c64k64s3st2w64",
 ]
@@ -180,6 +182,10 @@ def test_describe_says_what_matters(monkeypatch):
     for width, packed in (300, False), (512, True), (100_000, True):
         text = xsmmconv.plan("forward", (1, 64, width), (64, 64, 1)).describe()
         assert f"packed {packed}" in text, width
+    # Rows in place, but not for many filters, nor where they collide in L1.
+    for C, K, width, packed in (24, 24, 5000, False), (24, 64, 5000, True), (24, 24, 4096, True):
+        text = xsmmconv.plan("forward", (2, C, width), (K, C, 5)).describe()
+        assert f"packed {packed}" in text, (C, K, width)
 
 
 FORKED = """

@@ -132,13 +132,17 @@ def _in_l1(sh: CorrelateShape, m: Machine) -> bool:
     return sh.known_source and sh.planes == 1 and 4 * size <= 5 * m.l1_bytes
 
 
+def _collide(sh: CorrelateShape) -> bool:
+    """Whether the distance of the rows brings the same columns of all to few sets of a cache."""
+    return not 64 <= sh.source_width * sh.item % 2048 <= 2048 - 64
+
+
 def _in_l2(sh: CorrelateShape, m: Machine, taps: int) -> bool:
-    """Whether rows of few channels that one tap reads stay in L2, about, with the results: where
-    they do not collide, in sets of a cache, copying them costs more than their distance does."""
+    """Whether rows of few channels that one tap reads stay in L2, about, with the results: copying
+    them costs more than their distance does."""
     size = sh.N * sh.groups * (sh.C * sh.source_width + sh.K * sh.out_width) * sh.item
-    collide = not 64 <= sh.source_width * sh.item % 2048 <= 2048 - 64
     few = taps == sh.planes == 1 and sh.C <= 64 and 2 * sh.C * size <= 64 * m.l2_bytes
-    return few and sh.known_source and not collide
+    return few and sh.known_source and not _collide(sh)
 
 
 def _tile(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) -> int:
@@ -148,7 +152,7 @@ def _tile(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) -> 
         return round_up(width, lanes)
     # Few channels: what a wide tile reads still fits L1, and long row segments are written faster.
     wide = 16 * lanes
-    if sh.C * (wide + reach) * sh.item <= m.l1_bytes // (2 if sh.direct_out else 1):
+    if sh.C * (wide + reach) * sh.item <= m.l1_bytes // 8 * (7 if sh.direct_out else 8):
         tile = wide
         while tile * sh.K * sh.C * taps < CALL_WORK and tile < 64 * lanes:
             tile *= 2
@@ -189,9 +193,9 @@ def _lists(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) ->
     in_place = sh.same_type and sh.planes == 1
     if in_place and _short_and_trimmed(sh, m, width, taps):
         return "taps", f"short rows with borders, k = {channels} channels"
-    # Borders are many short calls where k = taps.
-    few = (16 if sh.item == 4 else 24) - _trimmed(sh)
-    if in_place and 8 * taps >= sh.C and sh.C <= few:
+    # Each block of filters reads them again, and rows that collide in L1 are read from L2.
+    few = sh.C <= 16 or (sh.C <= 24 and sh.K <= 2 * sh.C and not _collide(sh))
+    if in_place and 8 * taps >= sh.C and few:
         return "channels", f"{taps} taps of {sh.C} channels are read in place"
     if taps >= channels or (not in_place and 2 * taps >= channels):
         return "channels", f"k = {taps} taps against {channels} channels"
@@ -322,7 +326,7 @@ def _correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
     reasons = [f"lists over {lists}: {why}"]
     packed = not sh.direct_source or sh.planes > 1
     if lists == "taps":  # rows of any length, and of powers of two, are better off in a panel
-        little = taps == 1 and sh.K <= 16
+        little = taps == 1 and (sh.K <= 16 or sh.C <= 16)
         little = little or _short_and_trimmed(sh, m, width, taps)
         little = little or _in_l1(sh, m) or _in_l2(sh, m, taps)
         packed = packed or not (sh.known_source and little)

@@ -129,6 +129,17 @@ for shape in (64, 15, 1), (4, 4, 8), (1, 6, 8):
         assert narrow != wide
 
 
+def test_few_columns_are_fetched_along_their_rows():
+    code = """
+import ctypes
+for k, lda in (4, 64), (16, 64), (17, 64), (64, 64), (31, 8), (51, 8):
+    kernel = _dispatch.dispatch_gemm(64, 6, k, lda, 64, 64)
+    print((448).to_bytes(4, "little") in ctypes.string_at(kernel, 512))
+"""
+    hsw, skx = (run(f"{DISPATCH}\n{code}", LIBXSMM_TARGET=t).stdout.split() for t in ("hsw", "skx"))
+    assert hsw == skx == ["True", "True", "False", "False", "True", "False"]
+
+
 def test_importing_does_not_initialise():
     done = run("from xsmmconv import _dispatch", LIBXSMM_VERBOSE="1")
     assert done.stderr == ""
