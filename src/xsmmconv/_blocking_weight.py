@@ -126,7 +126,9 @@ def _weight_lists(
     # One row channel has one accumulator per vector of lanes; fewer than eight would wait for each
     # other, and FP32 with more columns is as fast.
     pairs = m.bf16 and ceil_div(lb, m.vector_bytes // 4) * sh.rows >= 8
-    by_taps = m.overlap and reach * sh.item < REACH_BYTES and 2 * taps >= min(sh.rows, 16)
+    # Each vector of lanes has n accumulators, and so many do not wait for each other.
+    enough = 8 if lb > m.vector_bytes // sh.item else 12
+    by_taps = m.overlap and reach * sh.item < REACH_BYTES and taps >= min(sh.rows, enough)
     lists = "taps" if by_taps and not pairs else "channels"
     reason = f"lists over positions, n = {lists}: {taps} taps against {sh.rows} channels"
     if pairs:
@@ -192,6 +194,10 @@ def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
         rb = even_parts(sh.rows, max(1, min(rb, panel // (step + halo))))
         # Long tiles amortise loading and storing the sums; A streams from L2, fast enough.
         tile = min(m.l2_bytes // 8 // (lb * sh.item), panel // rb - halo)
+        one = lb * sh.item <= m.vector_bytes and 2 * rb <= 3 * lb
+        if lists == "channels" and stack == 1 and one and taps > 4:
+            # What so few lanes and rows have stays in L1 from tap to tap.
+            tile = min(tile, m.l1_bytes // 4 * 3 // ((lb + rb) * sh.item))
         tile, blocks = min(16 * step, tile // step * step), l_parts * ceil_div(sh.rows, rb)
     tile = min(max(step, tile), round_up(width, step))
     tiles = max(1, sh.N * sum(ceil_div(phase.count, tile) for phase in sh.phases))

@@ -20,6 +20,7 @@ from xsmmconv._pack cimport border_tap, interleave, pack_ops_of
 from xsmmconv._panel cimport Operand, Window, pack_panel, pack_transposed
 from xsmmconv._team cimport TEAM_SHARES, team_divide, team_next, team_of, team_share
 
+from xsmmconv._dispatch import vector_bytes
 from xsmmconv._layout import window_rows
 
 cnp.import_array()
@@ -258,6 +259,7 @@ cdef class Correlate:
 
     def __init__(self, sh, bl, program, S, bint swapped, int source_dtype, int out_dtype):
         cdef Table* t = &self.t
+        cdef bint wide = vector_bytes() == 64
         source, weight = program.source, program.weight
         t.calls = <Call*> copy_rows(program.calls, sizeof(Call) // 8)
         t.tiles = <Tile*> copy_rows(program.tiles, sizeof(Tile) // 8)
@@ -282,8 +284,9 @@ cdef class Correlate:
         t.packed, t.direct = bl.packed, bl.direct
         t.weight_k, t.weight_c = weight.k, weight.c
         t.weight_block, t.weight_group = weight.block, weight.group
-        t.source_ops, t.out_ops = pack_ops_of(source_dtype), pack_ops_of(out_dtype)
-        t.computed_ops = pack_ops_of(1 if sh.item == 8 else 0)
+        t.source_ops = pack_ops_of(source_dtype, wide)
+        t.out_ops = pack_ops_of(out_dtype, wide)
+        t.computed_ops = pack_ops_of(1 if sh.item == 8 else 0, wide)
         t.filters_in_lanes = bl.lanes == "filters"
         t.nb, t.column = bl.nb, source.column
         self.items = t.N // t.nb * t.groups * t.chunks

@@ -238,7 +238,10 @@ XC_DOTS(f64, double, 4, __m256d, _mm256_setzero_pd, _mm256_set1_pd, _mm256_loadu
 /* PACK_PAIRS leaves BF16 as it is; it is for loading and transposing alone. */
 enum { PACK_F32 = 0, PACK_F64 = 1, PACK_BF16 = 2, PACK_PAIRS = 3 };
 
-static inline const pack_ops* pack_ops_of(int dtype) {
+/* `wide`: the kernels' instruction set is AVX-512. */
+static inline const pack_ops* pack_ops_of(int dtype, int wide) {
+  static const pack_ops f32_512 = {4, 4, load_f32, store_f32, transpose_f32_512, scatter_f32,
+                                   gather_f32, dots_f32, border_f32};
   static const pack_ops tables[4] = {
       {4, 4, load_f32, store_f32, transpose_f32, scatter_f32, gather_f32, dots_f32,
        border_f32},
@@ -248,7 +251,7 @@ static inline const pack_ops* pack_ops_of(int dtype) {
        border_f32},
       {2, 2, load_u16, NULL, transpose_pairs, NULL, NULL, NULL, NULL},
   };
-  return &tables[dtype];
+  return wide && dtype == PACK_F32 ? &f32_512 : &tables[dtype];
 }
 
 /* Bring the lines of a row to the cache; addresses outside the array do no harm. */

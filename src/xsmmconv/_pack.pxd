@@ -24,7 +24,7 @@ cdef extern from "_pack.h" nogil:
         void (*border)(void* dst, const char* src, const char* weights, const border_tap* taps,
                        Py_ssize_t count, Py_ssize_t width) noexcept nogil
 
-    const pack_ops* pack_ops_of(int dtype)
+    const pack_ops* pack_ops_of(int dtype, bint wide)
     void interleave(char* dst, const char* src, Py_ssize_t row_stride, Py_ssize_t rows,
                     Py_ssize_t n, const pack_ops* ops)
     void load_pairs(void* dst, const char* even, const char* odd, Py_ssize_t stride, Py_ssize_t n)

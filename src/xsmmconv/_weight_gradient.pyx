@@ -17,6 +17,7 @@ from xsmmconv._pack cimport pack_ops, pack_ops_of, stack_lanes
 from xsmmconv._panel cimport Operand, Panel, Window, pack_panel
 from xsmmconv._team cimport TEAM_SHARES, team_divide, team_next, team_of, team_share
 
+from xsmmconv._dispatch import vector_bytes
 from xsmmconv._layout import window_rows
 
 cnp.import_array()
@@ -315,6 +316,7 @@ cdef class WeightGradient:
     cdef readonly Py_ssize_t scratch_bytes
     cdef readonly Py_ssize_t shared_bytes
     cdef bint in_place
+    cdef bint wide
 
     def __dealloc__(self):
         free(self.t.calls)
@@ -327,7 +329,8 @@ cdef class WeightGradient:
 
     def __init__(self, sh, bl, program, bint lanes_are_filters, lane_planes, int dtype):
         cdef Table* t = &self.t
-        t.ops, t.pair_ops = pack_ops_of(dtype), pack_ops_of(3)
+        self.wide = vector_bytes() == 64
+        t.ops, t.pair_ops = pack_ops_of(dtype, self.wide), pack_ops_of(3, self.wide)
         t.calls = <Call*> copy_rows(program.calls, sizeof(Call) // 8)
         t.tiles = <Tile*> copy_rows(program.tiles, sizeof(Tile) // 8)
         t.segments = <Segment*> copy_rows(program.segments, sizeof(Segment) // 8)
@@ -379,7 +382,7 @@ cdef class WeightGradient:
             return -1
         v.lane = operand(lane_array, t.lane_planes, t.ops)
         v.row = operand(row_array, t.row_planes, t.ops)
-        v.out_ops = pack_ops_of(out_dtype)
+        v.out_ops = pack_ops_of(out_dtype, self.wide)
         v.out = <char*> cnp.PyArray_DATA(out)
         threads = team_of(min(threads, blocks * t.all_l_blocks))
         # Items are divided only where they are few for the threads, because each part packs the
