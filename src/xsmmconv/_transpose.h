@@ -251,8 +251,8 @@ XC_TRANSPOSE(f64, double, double, 4, __m256d, whole4_f64, load4_f64, gather4_f64
              _mm256_storeu_pd, _mm256_maskstore_pd, first4)
 
 /* FP32 on processors with AVX-512: 16 rows x 4 columns. Four rows 4 apart are loaded into the
- * quarters of a vector, so that nothing has to move between these. Up to 8 rows are left to the
- * blocks above. */
+ * quarters of a vector, so that nothing has to move between these. Up to 8 rows, and few columns,
+ * are left to the blocks above. */
 #define XC_AVX512 __attribute__((target("avx512f")))
 static inline __attribute__((always_inline)) XC_AVX512 __m512 quarters_f32(const char* block,
                                                                           ptrdiff_t row_stride,
@@ -284,11 +284,10 @@ static inline __attribute__((always_inline)) XC_AVX512 void transpose_16x4(
     else
       _mm512_mask_storeu_ps(to + k * ldo, mask, r[k]);
 }
-static XC_AVX512 void transpose_f32_512(void* dst, ptrdiff_t ldo, const char* src,
-                                        ptrdiff_t row_stride, ptrdiff_t col_stride, ptrdiff_t rows,
-                                        ptrdiff_t cols) {
+static XC_AVX512 void transpose_tall_f32(void* dst, ptrdiff_t ldo, const char* src,
+                                         ptrdiff_t row_stride, ptrdiff_t rows, ptrdiff_t cols) {
   const ptrdiff_t tall = rows % 16 > 8 ? rows : rows - rows % 16;
-  const ptrdiff_t whole = col_stride == 4 ? cols - cols % 4 : 0;
+  const ptrdiff_t whole = cols - cols % 4;
   const int long_rows = row_stride > ldo * 4;
   /* Columns of a strip of 16 rows, or rows of a strip of 4 columns. */
   const ptrdiff_t width = long_rows ? whole : 4, height = long_rows ? 16 : tall;
@@ -306,11 +305,16 @@ static XC_AVX512 void transpose_f32_512(void* dst, ptrdiff_t ldo, const char* sr
         }
       }
   if (tall < rows)
-    transpose_f32(to + tall, ldo, src + tall * row_stride, row_stride, col_stride, rows - tall,
-                  whole);
+    transpose_f32(to + tall, ldo, src + tall * row_stride, row_stride, 4, rows - tall, whole);
   if (whole < cols)
-    transpose_f32(to + whole * ldo, ldo, src + whole * col_stride, row_stride, col_stride, rows,
-                  cols - whole);
+    transpose_f32(to + whole * ldo, ldo, src + whole * 4, row_stride, 4, rows, cols - whole);
+}
+static void transpose_f32_512(void* dst, ptrdiff_t ldo, const char* src, ptrdiff_t row_stride,
+                              ptrdiff_t col_stride, ptrdiff_t rows, ptrdiff_t cols) {
+  if (rows > 8 && cols >= 16 && col_stride == 4)
+    transpose_tall_f32(dst, ldo, src, row_stride, rows, cols);
+  else
+    transpose_f32(dst, ldo, src, row_stride, col_stride, rows, cols);
 }
 
 /* Pairs of BF16 positions: where these are neighbours, a matrix of 32-bit elements. Processors that
