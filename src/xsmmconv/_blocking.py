@@ -152,7 +152,8 @@ def _tile(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) -> 
         return round_up(width, lanes)
     # Few channels: what a wide tile reads still fits L1, and long row segments are written faster.
     wide = 16 * lanes
-    if sh.C * (wide + reach) * sh.item <= m.l1_bytes // 8 * (7 if sh.direct_out else 8):
+    room = m.l1_bytes - (m.l1_bytes // 8 if sh.direct_out else 0)
+    if sh.C * (wide + reach) * sh.item <= room:
         tile = wide
         while tile * sh.K * sh.C * taps < CALL_WORK and tile < 64 * lanes:
             tile *= 2

@@ -182,19 +182,16 @@ class _Lowering:
         for k in sorted(lengths, reverse=True):
             # The first run's start goes into the call, so that lists are shared between borders.
             (a0, b0), *others = lengths[k]
-            key = tuple([(pa - a0, pb - b0) for pa, pb in others])
-            if key in self.lists:
-                start = self.lists[key]
-            else:
-                start = self.offset_list(
-                    key,
-                    (
-                        (c * source.row + pa, c * weight.c + pb)
-                        for pa, pb in ((0, 0), *key)
-                        for c in range(self.sh.C)
-                    ),
-                )
-            self.call(b - m0, k, beta, a0 + m0, b0, m0, start, self.sh.C * len(lengths[k]), k)
+            key = (0, 0), *[(pa - a0, pb - b0) for pa, pb in others]
+            start = self.offset_list(
+                key,
+                (
+                    (c * source.row + pa, c * weight.c + pb)
+                    for pa, pb in key
+                    for c in range(self.sh.C)
+                ),
+            )
+            self.call(b - m0, k, beta, a0 + m0, b0, m0, start, self.sh.C * len(key), k)
             beta = 1
 
     def border_tile(self, phase: Phase, first_run: int, a: int, b: int) -> tuple[int, ...]:
