@@ -98,8 +98,10 @@ def settings():
     status = open("/proc/self/status").read().splitlines()
     libc = __import__("ctypes").CDLL(None)
     return {
-        # Which signals are caught, ignored and blocked; the file mode mask.
-        **{l.split(":")[0]: l.split()[1] for l in status if l.startswith(("Sig", "Shd", "Umask"))},
+        # Which signals are caught, ignored and blocked, but for the two that the C library keeps
+        # for itself; the file mode mask.
+        **{l.split(":")[0]: int(l.split()[1], 16) & ~(3 << 31)
+           for l in status if l.startswith(("SigB", "SigP", "SigI", "SigC", "ShdPnd", "Umask"))},
         "handlers": [signal.getsignal(n) for n in signal.valid_signals() if n not in (32, 33)],
         "faulthandler": faulthandler.is_enabled(),
         "environment": dict(os.environ),

@@ -137,17 +137,21 @@ def _collide(sh: CorrelateShape) -> bool:
     return not 64 <= sh.source_width * sh.item % 2048 <= 2048 - 64
 
 
-def _in_l2(sh: CorrelateShape, m: Machine, taps: int) -> bool:
-    """Whether rows of few channels that one tap reads stay in L2, about, with the results: copying
-    them costs more than their distance does."""
+def _one_tap(sh: CorrelateShape, m: Machine, taps: int) -> bool:
+    """Whether rows of some channels that one tap reads need no panel: the kernels fetch those of
+    the next tile while they compute, and keep up unless they come from memory."""
+    if taps != 1 or sh.planes != 1 or not 16 < sh.C <= 64 or not sh.same_type or _collide(sh):
+        return False
     size = sh.N * sh.groups * (sh.C * sh.source_width + sh.K * sh.out_width) * sh.item
-    few = taps == sh.planes == 1 and sh.C <= 64 and 2 * sh.C * size <= 64 * m.l2_bytes
-    return few and sh.known_source and not _collide(sh)
+    return size <= 2 * m.l2_bytes
 
 
 def _tile(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) -> int:
     lanes = m.vector_bytes // sh.item
     tile = 4 * lanes  # the kernels' own blocks: 4 vectors x 6 filters, with AVX2 4 x 3
+    if m.vector_bytes == 64 and _one_tap(sh, m, taps):
+        tile = 3 * lanes  # 3 x 8: with what is fetched for the next tile it stays in L1
+        return tile if width > tile else round_up(width, lanes)
     if width <= tile:
         return round_up(width, lanes)
     # Few channels: what a wide tile reads still fits L1, and long row segments are written faster.
@@ -205,6 +209,8 @@ def _lists(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) ->
 
 def _filter_block(sh: CorrelateShape, m: Machine, taps: int) -> int:
     """Filters of a call. Their weights stay in L2 beside the panel, for all tiles of a chunk."""
+    if _one_tap(sh, m, taps):
+        return even_parts(sh.K, 64)
     out_bytes = sh.N * sh.groups * sh.K * sh.out_width * sh.item
     little = sh.C * taps <= (1024 if sh.C <= 64 else 256)  # of the weights per filter
     if sh.direct_out and little and out_bytes > (1 if taps == 1 else 3) * m.l2_bytes:
@@ -329,7 +335,7 @@ def _correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
     if lists == "taps":  # rows of any length, and of powers of two, are better off in a panel
         little = taps == 1 and (sh.K <= 16 or sh.C <= 16)
         little = little or _short_and_trimmed(sh, m, width, taps)
-        little = little or _in_l1(sh, m) or _in_l2(sh, m, taps)
+        little = little or _in_l1(sh, m) or _one_tap(sh, m, taps)
         packed = packed or not (sh.known_source and little)
     if packed:
         reasons.append(

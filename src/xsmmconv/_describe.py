@@ -32,7 +32,7 @@ def describe(plan) -> str:
         f"  work items        {engine.items}, more where threads outnumber them",
         f"  scratch           {engine.scratch_bytes:,} bytes per thread, "
         f"{engine.shared_bytes:,} shared",
-        f"  kernels           {len(program.kernels)}: (type, m, n, k, lda, ldb, ldc, beta)",
+        f"  kernels           {len(program.kernels)}: (type, m, n, k, lda, ldb, ldc, beta, ahead)",
     ]
     lines += [f"    {kernel}" for kernel in sorted(program.kernels, reverse=True)[:_SHOWN_SEGMENTS]]
     lines += _more(len(program.kernels))

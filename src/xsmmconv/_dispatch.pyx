@@ -136,12 +136,12 @@ def require_executable_memory():
 
 
 def dispatch_gemm(int m, int n, int k, int lda, int ldb, int ldc, str dtype="float32",
-                  int beta=0):
+                  int beta=0, bint ahead=False):
     """Address of the batch-reduce kernel C(m x n) = beta C + sum_i A_i(m x k) B_i(k x n).
 
     dtype is that of A and B; C has it too, but is float32 for bfloat16, where A is in VNNI-2
-    layout [k/2][lda][2], and k and ldb are even. Raises UnsupportedError if LIBXSMM has no such
-    kernel.
+    layout [k/2][lda][2], and k and ldb are even. With `ahead` the kernel fetches the m rows of A
+    that follow. Raises UnsupportedError if LIBXSMM has no such kernel.
     """
     cdef void* kernel
     _init()
@@ -149,7 +149,7 @@ def dispatch_gemm(int m, int n, int k, int lda, int ldb, int ldc, str dtype="flo
         # The generator and the registry are thread-safe, but two threads that ask for the same new
         # kernel would both generate it.
         with _lock:
-            kernel = _kernel(m, n, k, lda, ldb, ldc, dtype, beta)
+            kernel = _kernel(m, n, k, lda, ldb, ldc, dtype, beta, ahead)
         if kernel != NULL:
             _kernels.add(<size_t> kernel)
             return <size_t> kernel
@@ -162,22 +162,24 @@ def dispatch_gemm(int m, int n, int k, int lda, int ldb, int ldc, str dtype="flo
 
 
 cdef void* _kernel(int m, int n, int k, int lda, int ldb, int ldc, str dtype,
-                   int beta) except? NULL:
+                   int beta, bint ahead) except? NULL:
     cdef int flags = lx.LIBXSMM_GEMM_FLAG_NONE
+    cdef int rows_ahead = lx.LIBXSMM_GEMM_PREFETCH_AL2_AHEAD
+    cdef int* prefetch = &rows_ahead if ahead else NULL
     cdef float one_f = 1, beta_f = beta
     cdef double one_d = 1, beta_d = beta
     if dtype == "float32":
         return <void*> lx.libxsmm_smmdispatch_reducebatch_offs(
-            m, n, k, &lda, &ldb, &ldc, &one_f, &beta_f, &flags, NULL)
+            m, n, k, &lda, &ldb, &ldc, &one_f, &beta_f, &flags, prefetch)
     if dtype == "float64":
         return <void*> lx.libxsmm_dmmdispatch_reducebatch_offs(
-            m, n, k, &lda, &ldb, &ldc, &one_d, &beta_d, &flags, NULL)
+            m, n, k, &lda, &ldb, &ldc, &one_d, &beta_d, &flags, prefetch)
     if dtype == "bfloat16":
         if k % 2 or ldb % 2:  # the generator would halve them
             raise ValueError(f"k={k} and ldb={ldb} should be even for bfloat16")
         flags = lx.LIBXSMM_GEMM_FLAG_VNNI_A
         return <void*> lx.libxsmm_bsmmdispatch_reducebatch_offs(
-            m, n, k, &lda, &ldb, &ldc, &one_f, &beta_f, &flags, NULL)
+            m, n, k, &lda, &ldb, &ldc, &one_f, &beta_f, &flags, prefetch)
     raise ValueError(f"dtype must be one of {_FAMILIES}, not {dtype!r}")
 
 

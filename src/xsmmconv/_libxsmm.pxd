@@ -8,6 +8,7 @@ cdef extern from "libxsmm.h" nogil:
     enum: LIBXSMM_X86_AVX512_CPX
     enum: LIBXSMM_GEMM_FLAG_NONE
     enum: LIBXSMM_GEMM_FLAG_VNNI_A
+    enum: LIBXSMM_GEMM_PREFETCH_AL2_AHEAD
 
     ctypedef struct libxsmm_registry_info:
         size_t capacity

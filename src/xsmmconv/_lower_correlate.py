@@ -136,13 +136,15 @@ class _Lowering:
         kind = kernel_type(sh.item, sh.pairs)
         if bl.lanes == "filters":
             ldb = source.column // bl.nb
-            return kind, filters, columns * bl.nb, k, weight.c, ldb, bl.kb, beta
+            return kind, filters, columns * bl.nb, k, weight.c, ldb, bl.kb, beta, False
         # The distance of a single column means nothing, and may be beyond 32 bits.
         lda = source.row if bl.lists == "taps" else self.spacing if k > 1 else 1
         ldc = sh.out_width if bl.direct else bl.chunk if bl.interleaved else bl.tile
+        # Rows that are read in place are fetched tile by tile.
+        ahead = bl.lists == "taps" and not bl.packed
         if sh.pairs:
-            return kind, columns, filters, 2 * k, lda, 2 * weight.k, ldc, beta
-        return kind, columns, filters, k, lda, weight.k, ldc, beta
+            return kind, columns, filters, 2 * k, lda, 2 * weight.k, ldc, beta, ahead
+        return kind, columns, filters, k, lda, weight.k, ldc, beta, ahead
 
     def calls_by_taps(self, rects: list[Rectangle], beta: int):
         """k = channels: the list holds the taps, and there is a call per block of channels."""
@@ -288,7 +290,7 @@ class _Lowering:
 def lower_correlate(
     sh: CorrelateShape, bl: CorrelateBlocking, S: int, natural: bool, kernel
 ) -> Program:
-    """`kernel(type, m, n, k, lda, ldb, ldc, beta)` gives the address of a kernel."""
+    """`kernel(type, m, n, k, lda, ldb, ldc, beta, ahead)` gives the address of a kernel."""
     phases = [split_taps(phase, bl.split) for phase in sh.phases]
     run_list = [run for phase in phases for run in phase.runs]
     if bl.lanes == "filters":

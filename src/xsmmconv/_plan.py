@@ -94,8 +94,8 @@ def _may_depend_on(length: int) -> bool:
     return False
 
 
-def _kernel(kind, m, n, k, lda, ldb, ldc, beta):
-    return _dispatch.dispatch_gemm(m, n, k, lda, ldb, ldc, kind, beta)
+def _kernel(kind, m, n, k, lda, ldb, ldc, beta, ahead=False):
+    return _dispatch.dispatch_gemm(m, n, k, lda, ldb, ldc, kind, beta, ahead)
 
 
 class Plan:

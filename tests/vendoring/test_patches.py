@@ -140,6 +140,49 @@ for k, lda in (4, 64), (16, 64), (17, 64), (64, 64), (31, 8), (51, 8):
     assert hsw == skx == ["True", "True", "False", "False", "True", "False"]
 
 
+def lines_fetched(*dispatches):
+    """How many lines the code of each kernel names to be fetched for writing, and for reading."""
+    code = f"""
+import ctypes
+for arguments in {dispatches}:
+    code = ctypes.string_at(_dispatch.dispatch_gemm(*arguments), 16384)
+    code = code[: code.index(bytes.fromhex("415f415e415d415c5bc3"))]  # registers back, return
+    print(*(code.count(bytes.fromhex(prefetch)) for prefetch in ("0f0d", "0f18")))
+"""
+    of_target = (run(f"{DISPATCH}\n{code}", LIBXSMM_TARGET=t).stdout for t in ("hsw", "skx"))
+    return [[[*map(int, line.split())] for line in lines.splitlines()] for lines in of_target]
+
+
+def test_results_are_fetched_while_they_are_computed():
+    (*many, one), (*wide, wide_one) = lines_fetched(
+        (64, 6, 64, 64, 64, 64),  # k in a loop, each time around one of the columns of C,
+        (64, 6, 20, 64, 64, 64),  # unrolled, among its steps all six columns,
+        (64, 6, 5, 8, 5, 64),  # few taps of many channels: before them
+        (64, 6, 64, 64, 64, 64, "float32", 1),  # and C is read anyway
+    )
+    assert [written for written, _ in many] == [2, 3 * 2, 3 * 2]
+    assert [written for written, _ in wide] == [4, 6 * 4, 6 * 4]
+    assert one[0] == wide_one[0] == 0
+
+
+def test_the_next_rows_are_fetched_if_they_are_asked_for():
+    shape = (32, 6, 64, 64, 64, 64, "float32", 0)
+    of_target = lines_fetched(shape, (*shape, True))
+    for (_, without), (_, ahead) in of_target:
+        assert ahead - without == 2 * (64 // 6)  # lines of 32 elements, of all columns in six goes
+
+
+def test_columns_are_fetched_a_few_steps_before_they_are_used():
+    code = """
+import ctypes
+for lda, ahead in (64, 8), (64, 16), (96, 8):
+    kernel = _dispatch.dispatch_gemm(64, 6, 64, lda, 64, 64)
+    print((lda * 4 * ahead + 60).to_bytes(4, "little") in ctypes.string_at(kernel, 512))
+"""
+    done = run(f"{DISPATCH}\n{code}", LIBXSMM_TARGET="skx")
+    assert done.stdout.split() == ["True", "False", "True"]
+
+
 def test_importing_does_not_initialise():
     done = run("from xsmmconv import _dispatch", LIBXSMM_VERBOSE="1")
     assert done.stderr == ""
