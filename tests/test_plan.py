@@ -179,9 +179,11 @@ def test_describe_says_what_matters(monkeypatch):
     text = xsmmconv.plan("forward", (4, 64, width), (64, 64, 1)).describe()
     assert "stay in L1" in text
     assert "packed False" in text
-    for width, packed in (300, False), (512, True), (100_000, True):
-        text = xsmmconv.plan("forward", (1, 64, width), (64, 64, 1)).describe()
-        assert f"packed {packed}" in text, width
+    # One tap reads rows in place, of any length, but not from memory.
+    for channels, width, packed in (64, 512, False), (64, 100_000, True), (65, 300, True):
+        text = xsmmconv.plan("forward", (1, channels, width), (64, channels, 1)).describe()
+        assert f"packed {packed}" in text, (channels, width)
+        assert ("what the next tile reads is fetched meanwhile" in text) != packed
     # Rows in place, but not for many filters, nor where they collide in L1.
     for C, K, width, packed in (24, 24, 5000, False), (24, 64, 5000, True), (24, 24, 4096, True):
         text = xsmmconv.plan("forward", (2, C, width), (K, C, 5)).describe()

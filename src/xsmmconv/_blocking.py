@@ -140,20 +140,19 @@ def _collide(sh: CorrelateShape) -> bool:
 def _one_tap(sh: CorrelateShape, m: Machine, taps: int) -> bool:
     """Whether rows of some channels that one tap reads need no panel: the kernels fetch those of
     the next tile while they compute, and keep up unless they come from memory."""
-    if taps != 1 or sh.planes != 1 or not 16 < sh.C <= 64 or not sh.same_type or _collide(sh):
+    if taps != 1 or sh.planes != 1 or not 16 < sh.C <= 64 or not sh.same_type:
         return False
     size = sh.N * sh.groups * (sh.C * sh.source_width + sh.K * sh.out_width) * sh.item
-    return size <= 2 * m.l2_bytes
+    return size <= 4 * m.l2_bytes
 
 
 def _tile(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) -> int:
     lanes = m.vector_bytes // sh.item
     tile = 4 * lanes  # the kernels' own blocks: 4 vectors x 6 filters, with AVX2 4 x 3
-    if m.vector_bytes == 64 and _one_tap(sh, m, taps):
-        tile = 3 * lanes  # 3 x 8: with what is fetched for the next tile it stays in L1
-        return tile if width > tile else round_up(width, lanes)
     if width <= tile:
         return round_up(width, lanes)
+    if m.vector_bytes == 64 and taps == 1 and (sh.C >= 64 or _one_tap(sh, m, taps)):
+        return 3 * lanes  # 3 x 8: what is fetched for the next tile, or comes from L2, is less
     # Few channels: what a wide tile reads still fits L1, and long row segments are written faster.
     wide = 16 * lanes
     room = m.l1_bytes - (m.l1_bytes // 8 if sh.direct_out else 0)
@@ -337,6 +336,8 @@ def _correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
         little = little or _short_and_trimmed(sh, m, width, taps)
         little = little or _in_l1(sh, m) or _one_tap(sh, m, taps)
         packed = packed or not (sh.known_source and little)
+        if not packed and sh.C > 16:
+            reasons.append("rows in place: what the next tile reads is fetched meanwhile")
     if packed:
         reasons.append(
             "panel: "
