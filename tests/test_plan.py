@@ -170,7 +170,7 @@ def test_describe_says_what_matters(monkeypatch):
     assert "51 taps in 3 parts" in text
     text = xsmmconv.plan("backward_weight", (4, 100, 1000), (100, 100, 1)).describe()
     assert "packed False" in text
-    text = xsmmconv.plan("backward_weight", (4, 15, 1000), (15, 15, 51), dilation=8).describe()
+    text = xsmmconv.plan("backward_weight", (4, 15, 2000), (15, 15, 51), dilation=8).describe()
     assert "each lane for" in text
     assert ", stacked" in text
     text = xsmmconv.plan("backward_data", (4, 32, 1000), (48, 32, 4), stride=2).describe()

@@ -114,7 +114,7 @@ def _lane_block(sh: WeightShape, m: Machine, taps: int, reach: int) -> tuple[int
     best = lb, 1
     for lanes in (lb, sh.lanes) if m.vector_bytes == 64 else (lb,):  # AVX2 has no masks
         for stack in range(2, min(taps, most * vector // lanes) + 1):
-            if room >= 16 * (stack - 1) * lag + 256:
+            if room >= 16 * (stack - 1) * lag + 640:
                 best = min(best, (lanes, stack), key=lambda c: cycles(*c))
     return best
 
