@@ -188,6 +188,8 @@ def test_describe_says_what_matters(monkeypatch):
     for C, K, width, packed in (24, 24, 5000, False), (24, 64, 5000, True), (24, 24, 4096, True):
         text = xsmmconv.plan("forward", (2, C, width), (K, C, 5)).describe()
         assert f"packed {packed}" in text, (C, K, width)
+    text = xsmmconv.plan("forward", (2, 20, 5000), (20, 20, 2)).describe()
+    assert "2 taps of 20 channels are read in place" in text
 
 
 FORKED = """
