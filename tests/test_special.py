@@ -118,3 +118,15 @@ def run_guarded(lines):
         text=True,
         timeout=600,
     )
+
+
+@every_dtype
+@pytest.mark.parametrize("channels", [1, 8, 20])
+def test_no_tap_reaches_a_gradient(channels, dtype):
+    # Every product is one with padding or between strides; there is nothing to compute with.
+    dtype = np.dtype(dtype)
+    grad_out = np.ones((2, channels, 1), dtype)
+    for weight in np.ones((channels, 3, 1), dtype), np.ones((1, 3, channels), dtype).T:
+        out = np.full((2, 3, 1), np.nan, dtype)
+        xsmmconv.conv1d_backward_data(grad_out, weight, 1, stride=6, padding=(3, 0), out=out)
+        assert_equal(out, np.zeros_like(out))

@@ -199,7 +199,7 @@ def _lists(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) ->
         return "taps", f"short rows with borders, k = {channels} channels"
     # Each block of filters reads them again, and rows that collide in L1 are read from L2.
     few = sh.C <= 16 or (sh.C <= 24 and sh.K <= 2 * sh.C and not _collide(sh))
-    if in_place and (taps > 1 or sh.C <= 8) and few:
+    if in_place and (taps > 1 or 8 * taps >= sh.C) and few:
         return "channels", f"{taps} taps of {sh.C} channels are read in place"
     if taps >= channels or (not in_place and 2 * taps >= channels):
         return "channels", f"k = {taps} taps against {channels} channels"
