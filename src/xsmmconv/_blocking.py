@@ -336,7 +336,7 @@ def _correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
         little = little or _short_and_trimmed(sh, m, width, taps)
         little = little or _in_l1(sh, m) or _one_tap(sh, m, taps)
         packed = packed or not (sh.known_source and little)
-        if not packed and sh.C > 16:
+        if not packed and _one_tap(sh, m, taps):
             reasons.append("rows in place: what the next tile reads is fetched meanwhile")
     if packed:
         reasons.append(
