@@ -13,6 +13,8 @@ DTYPES = [np.float32, np.float64, ml_dtypes.bfloat16]
 LINES = [
     "n2c15k15s51d8psamew500",
     "n2c64k70s3p1w100",
+    "n2c64k64s3p1w100",
+    "n2c6k6s2w9",
     "n1c6k4s5st2g2pl3w77",
     "n2c8k8s3g8p1w40",
     "n1c1k1s1w1",

@@ -139,7 +139,7 @@ class Plan:
         self.computed_dtype = np.dtype("f8" if computed == 8 else "f4")
         # Waking a thread costs some microseconds.
         self.most_threads = max(1, self.multiply_adds // THREAD_WORK)
-        self.pack_key = None  # of a layer's packed weights: equal for equal layouts
+        self.pack_key = None  # of a layer's packed weights: equal for equal packs
         self._variants: dict[str, Plan] = {}
         if pass_ == "backward_weight":
             self._make_weight_gradient()
@@ -193,7 +193,8 @@ class Plan:
         natural = forward and self._same_type and self._in_place
         self._program = lower_correlate(shape, self._blocking, p.S, natural, _kernel)
         if self._program.weight.packed:
-            self.pack_key = str(self._program.weight)
+            # Forward and backward data can have the same layout, with the two axes swapped.
+            self.pack_key = self.pass_, shape.pairs, str(self._program.weight)
         self.engine = Correlate(
             shape, self._blocking, self._program, p.S, not forward, self._code, self._code
         )
