@@ -166,6 +166,11 @@ class Case:
                 xsmmconv, self.operation, self.problem, first, second, **options, **rest
             )
         layer = xsmmconv.Conv1d(second, **options, **self.problem.parameters)
+        # Weights that the other pass has packed are not this one's.
+        if self.operation is FORWARD:
+            layer.backward_data(np.zeros(self.problem.y_shape, self.dtype), self.problem.W)
+        else:
+            layer(np.zeros(self.problem.x_shape, self.dtype))
         if self.operation is FORWARD:
             return lambda **rest: layer(first, **rest)
         return lambda **rest: layer.backward_data(first, self.problem.W, **rest)
