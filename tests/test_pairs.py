@@ -136,4 +136,4 @@ for pass_ in _problem.PASSES:
         text=True,
         timeout=60,
     )
-    assert child.stdout.count("bfloat16") == 3, child.stdout + child.stderr
+    assert child.stdout.count("'bfloat16'") == 3, child.stdout + child.stderr

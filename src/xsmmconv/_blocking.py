@@ -37,9 +37,11 @@ class Machine:
     l2_bytes: int
 
 
-def kernel_type(item: int, pairs: bool) -> str:
-    """Type of the operands of a kernel."""
-    return "bfloat16" if pairs else "float32" if item == 4 else "float64"
+def kernel_type(item: int, pairs: bool, rounded: bool = False) -> str:
+    """Type of the operands of a kernel, and whether it rounds FP32 results to theirs."""
+    if pairs:
+        return "bfloat16 rounded" if rounded else "bfloat16"
+    return "float32" if item == 4 else "float64"
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -74,6 +76,7 @@ class CorrelateShape:
     same_type: bool  # operands are of the computing type: contiguous rows can be used in place
     direct_source: bool  # and these are contiguous; this must not change a sum
     direct_out: bool  # rows can be written in place
+    rounded_out: bool  # or are of BF16, which kernels can round their results to
     known_source: bool  # kernels may depend on the length of the source's rows,
     known_out: bool  # and of the output's; these two alone must not change a sum
 
@@ -85,6 +88,7 @@ class CorrelateBlocking:
     nb: int  # batch rows of a work item (lanes = filters: n = columns x nb)
     packed: bool  # the source is copied to a panel per chunk
     direct: bool  # kernels write the rows of the output themselves
+    rounded: bool  # or do so where one call computes a tile, and there is no bias and no ReLU
     tile: int  # columns of a kernel call
     border: int  # and near a border
     vector: int  # positions that cost as much as one
@@ -221,8 +225,11 @@ def _filter_block(sh: CorrelateShape, m: Machine, taps: int) -> int:
 
 def _channel_block(sh: CorrelateShape, taps: int) -> int:
     """k of lists over taps: each call loads and stores its result, so k * taps should be long.
-    Several taps read the same columns, which should then stay in L1."""
-    return even_parts(sh.C, 1024 if taps == 1 else max(64, 256 // max(1, taps)))
+    Several taps read the same columns, which should then stay in L1. In pairs, the call that
+    computes a tile alone also rounds it."""
+    if taps == 1:
+        return even_parts(sh.C, 1024)
+    return even_parts(sh.C, 512 if sh.pairs else max(64, 256 // max(1, taps)))
 
 
 def _batch_block(sh: CorrelateShape, width: int) -> int:
@@ -278,7 +285,7 @@ def _filters_in_lanes(
     )
     cb = even_parts(sh.C, 512)
     return CorrelateBlocking(
-        "taps", "filters", nb, True, False, tile, border, 1, kb, cb, chunk, reasons
+        "taps", "filters", nb, True, False, False, tile, border, 1, kb, cb, chunk, reasons
     )
 
 
@@ -356,8 +363,16 @@ def _correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
         cb = even_parts(sh.C, max(1, m.l1_bytes // 3 // ((4 * lanes + reach) * sh.item)))
         reasons.append(f"one filter: {taps} taps in {split} parts, added up at the end")
     kb = _filter_block(sh, m, taps)
-    direct = sh.direct_out and sh.known_out and sh.out_width * kb * sh.item < REACH_BYTES
-    reasons.append("rows written in place" if direct else "compact tile, then the rows")
+    direct = sh.known_out and sh.out_width * kb * sh.item < REACH_BYTES
+    rounded = direct and sh.rounded_out
+    direct = direct and sh.direct_out
+    reasons.append(
+        "rows written in place"
+        if direct
+        else "rows rounded and written in place where one call computes them, unless bias or ReLU"
+        if rounded
+        else "compact tile, then the rows"
+    )
     # Calls for some of the taps are short in k where that means taps; then tiles are wider.
     border = min(tile, 4 * lanes if lists == "channels" else lanes)
     if sh.C * sh.K == 1:
@@ -368,6 +383,7 @@ def _correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
         1,
         packed,
         direct,
+        rounded,
         tile,
         border,
         lanes,

@@ -55,14 +55,24 @@ cdef int64_t run_partial(const Table* t, Tile* tile, const char* source, const c
     return work
 
 
+cdef inline int64_t run_call(const Table* t, Call* call, const char* source, const char* weight,
+                             char* result, bint tail) noexcept nogil:
+    """One kernel call; returns its multiply-adds."""
+    cdef kernel_t kernel = call.tail if tail else call.kernel
+    if t.filters_in_lanes:
+        kernel(weight + call.b, source + call.a, result + call.c, &call.count,
+               t.offsets_b + call.first, t.offsets_a + call.first)
+    else:
+        kernel(source + call.a, weight + call.b, result + call.c, &call.count,
+               t.offsets_a + call.first, t.offsets_b + call.first)
+    return call.tail_work if tail else call.work
+
+
 cdef int64_t run_tile(const Table* t, Tile* tile, const char* source, const char* weight,
                       char* result, char* partial, int64_t ldc, int64_t width, int64_t filters) \
         noexcept nogil:
     """All kernel calls of one tile for one block of filters; returns the multiply-adds issued."""
     cdef int64_t i, k, work = 0, size = t.source_ops.computed
-    cdef bint tail = filters != t.kb
-    cdef Call* call
-    cdef kernel_t kernel
     if tile.border >= 0:
         work = run_partial(t, tile, source, weight, result, partial, width)
     if tile.fill and t.filters_in_lanes:
@@ -71,15 +81,8 @@ cdef int64_t run_tile(const Table* t, Tile* tile, const char* source, const char
         for k in range(filters):
             memset(result + k * ldc * size, 0, width * size)
     for i in range(tile.partial, tile.calls):
-        call = &t.calls[tile.first_call + i]
-        kernel = call.tail if tail else call.kernel
-        if t.filters_in_lanes:
-            kernel(weight + call.b, source + call.a, result + call.c, &call.count,
-                   t.offsets_b + call.first, t.offsets_a + call.first)
-        else:
-            kernel(source + call.a, weight + call.b, result + call.c, &call.count,
-                   t.offsets_a + call.first, t.offsets_b + call.first)
-        work += call.tail_work if tail else call.work
+        work += run_call(t, &t.calls[tile.first_call + i], source, weight, result,
+                         filters != t.kb)
     return work
 
 
@@ -147,6 +150,8 @@ cdef int64_t run_segment(const Table* t, const Arrays* v, Phase* phase, Segment*
     cdef const char* weight = v.weight + (g * t.weight_group + k0 * t.weight_k) * size
     cdef char* out
     cdef char* result
+    cdef Tile* tile = &t.tiles[seg.tile]
+    cdef bint rounded = tile.rounded >= 0 and v.bias == NULL and not v.relu
     cdef int64_t end = min(seg.count, (m0 + t.chunk - seg.start + seg.width - 1) // seg.width)
     if t.direct or t.interleaved:
         ldc = t.out_width if t.direct else t.chunk
@@ -154,11 +159,15 @@ cdef int64_t run_segment(const Table* t, const Arrays* v, Phase* phase, Segment*
         m = seg.start + i * seg.width
         out = (v.out + (n * t.groups * t.K + first) * row_bytes
                + (phase.first + m * phase.step) * stored)
+        if rounded:
+            work += run_call(t, &t.calls[tile.rounded], base + m * size, weight, out,
+                             filters != t.kb)
+            continue
         at = m % t.tile if t.filters_in_lanes else 0
         result = out if t.direct else compact + at * t.nb * t.kb * size
         if t.interleaved:
             result = phase_rows + (m - m0) * size
-        work += run_tile(t, &t.tiles[seg.tile], base + m * t.column * size, weight, result,
+        work += run_tile(t, tile, base + m * t.column * size, weight, result,
                          compact + t.compact_bytes + t.rows_bytes, ldc, seg.width, filters)
         if t.filters_in_lanes:
             # All of a tile together: at a border its segments are narrow.

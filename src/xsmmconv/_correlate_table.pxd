@@ -32,6 +32,7 @@ cdef struct Tile:
     int64_t taps
     int64_t work         # multiply-adds of these
     int64_t partial      # calls for partial sums, which then are what the border taps add up
+    int64_t rounded      # the call whose kernels write BF16 rows themselves, or -1
 
 
 cdef struct Segment:

@@ -58,7 +58,7 @@ def _correlate_rows(program) -> list[str]:
     for first, step, _, start, segments in program.phases:
         where = f"every {step} from {first}: " if step > 1 else ""
         for column, width, tiles, index in program.segments[start : start + segments]:
-            call, calls, fill, border, taps, _, partial = program.tiles[index]
+            call, calls, fill, border, taps, _, partial, _ = program.tiles[index]
             lists = sum(c[-1] for c in program.calls[call : call + calls])
             if border >= 0 and not partial:
                 lists = taps

@@ -32,8 +32,8 @@ cdef extern from "<sys/mman.h>" nogil:
     void* mmap(void* address, size_t length, int protection, int flags, int file, long offset)
     int munmap(void* address, size_t length)
 
-# dtype of the operands -> (element size of A and B, name of the kernel family); C is FP32 for BF16.
-_FAMILIES = ("float32", "float64", "bfloat16")
+# dtypes of the operands; C is FP32 for BF16 unless the kernel rounds it.
+_FAMILIES = ("float32", "float64", "bfloat16", "bfloat16 rounded")
 
 cdef extern from "Python.h":
     ctypedef struct PyInterpreterState
@@ -139,9 +139,9 @@ def dispatch_gemm(int m, int n, int k, int lda, int ldb, int ldc, str dtype="flo
                   int beta=0, bint ahead=False):
     """Address of the batch-reduce kernel C(m x n) = beta C + sum_i A_i(m x k) B_i(k x n).
 
-    dtype is that of A and B; C has it too, but is float32 for bfloat16, where A is in VNNI-2
-    layout [k/2][lda][2], and k and ldb are even. With `ahead` the kernel fetches the m rows of A
-    that follow. Raises UnsupportedError if LIBXSMM has no such kernel.
+    dtype is that of A and B; C has it too, but is float32 for "bfloat16". There, and for "bfloat16
+    rounded", A is in VNNI-2 layout [k/2][lda][2], and k and ldb are even. With `ahead` the kernel
+    fetches the m rows of A that follow. Raises UnsupportedError if LIBXSMM has no such kernel.
     """
     cdef void* kernel
     _init()
@@ -174,13 +174,16 @@ cdef void* _kernel(int m, int n, int k, int lda, int ldb, int ldc, str dtype,
     if dtype == "float64":
         return <void*> lx.libxsmm_dmmdispatch_reducebatch_offs(
             m, n, k, &lda, &ldb, &ldc, &one_d, &beta_d, &flags, prefetch)
+    if dtype not in _FAMILIES:
+        raise ValueError(f"dtype must be one of {_FAMILIES}, not {dtype!r}")
+    if k % 2 or ldb % 2:  # the generator would halve them
+        raise ValueError(f"k={k} and ldb={ldb} should be even for bfloat16")
+    flags = lx.LIBXSMM_GEMM_FLAG_VNNI_A
     if dtype == "bfloat16":
-        if k % 2 or ldb % 2:  # the generator would halve them
-            raise ValueError(f"k={k} and ldb={ldb} should be even for bfloat16")
-        flags = lx.LIBXSMM_GEMM_FLAG_VNNI_A
         return <void*> lx.libxsmm_bsmmdispatch_reducebatch_offs(
             m, n, k, &lda, &ldb, &ldc, &one_f, &beta_f, &flags, prefetch)
-    raise ValueError(f"dtype must be one of {_FAMILIES}, not {dtype!r}")
+    return <void*> lx.libxsmm_bmmdispatch_reducebatch_offs(
+        m, n, k, &lda, &ldb, &ldc, &one_f, &beta_f, &flags, prefetch)
 
 
 def overlapping_operands(str dtype):

@@ -34,6 +34,9 @@ cdef extern from "libxsmm.h" nogil:
     ctypedef void (*libxsmm_bsmmfunction_reducebatch_offs)(
         const void*, const void*, float*, const unsigned long long* count,
         const unsigned long long* a_offs, const unsigned long long* b_offs, ...)
+    ctypedef void (*libxsmm_bmmfunction_reducebatch_offs)(
+        const void*, const void*, void*, const unsigned long long* count,
+        const unsigned long long* a_offs, const unsigned long long* b_offs, ...)
 
     libxsmm_smmfunction_reducebatch_offs libxsmm_smmdispatch_reducebatch_offs(
         libxsmm_blasint m, libxsmm_blasint n, libxsmm_blasint k,
@@ -44,6 +47,10 @@ cdef extern from "libxsmm.h" nogil:
         const libxsmm_blasint* lda, const libxsmm_blasint* ldb, const libxsmm_blasint* ldc,
         const double* alpha, const double* beta, const int* flags, const int* prefetch)
     libxsmm_bsmmfunction_reducebatch_offs libxsmm_bsmmdispatch_reducebatch_offs(
+        libxsmm_blasint m, libxsmm_blasint n, libxsmm_blasint k,
+        const libxsmm_blasint* lda, const libxsmm_blasint* ldb, const libxsmm_blasint* ldc,
+        const float* alpha, const float* beta, const int* flags, const int* prefetch)
+    libxsmm_bmmfunction_reducebatch_offs libxsmm_bmmdispatch_reducebatch_offs(
         libxsmm_blasint m, libxsmm_blasint n, libxsmm_blasint k,
         const libxsmm_blasint* lda, const libxsmm_blasint* ldb, const libxsmm_blasint* ldc,
         const float* alpha, const float* beta, const int* flags, const int* prefetch)

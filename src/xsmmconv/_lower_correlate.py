@@ -100,10 +100,20 @@ class _Lowering:
         return self.lists[key]
 
     def call(
-        self, m: int, k: int, beta: int, a: int, b: int, c: int, start: int, count: int, useful: int
+        self,
+        m: int,
+        k: int,
+        beta: int,
+        a: int,
+        b: int,
+        c: int,
+        start: int,
+        count: int,
+        useful: int,
+        rounded: bool = False,
     ):
         """`useful` of the k multiply-adds are wanted: in the last pair one may be left over."""
-        item, key = self.sh.item, (m, k, beta, useful)
+        item, key = self.sh.item, (m, k, beta, useful, rounded)
         if key not in self.variants:
             self.variants[key] = self.kernels(*key)
         kernel, work, tail, tail_work = self.variants[key]
@@ -121,32 +131,35 @@ class _Lowering:
             )
         )
 
-    def kernels(self, m: int, k: int, beta: int, useful: int) -> tuple[int, int, int, int]:
+    def kernels(
+        self, m: int, k: int, beta: int, useful: int, rounded: bool
+    ) -> tuple[int, int, int, int]:
         """Kernels for the whole and the last block of filters, each with its multiply-adds."""
         sh, bl, found = self.sh, self.bl, []
         for filters in (min(bl.kb, sh.K), sh.K % bl.kb):
-            shape = self.kernel_shape(m, filters, k, beta)
+            shape = self.kernel_shape(m, filters, k, beta, rounded)
             if filters and shape not in self.program.kernels:
                 self.program.kernels[shape] = self.kernel(*shape)
             found += [self.program.kernels.get(shape, 0), m * bl.nb * filters * useful]
         return tuple(found)
 
-    def kernel_shape(self, columns: int, filters: int, k: int, beta: int) -> tuple:
+    def kernel_shape(self, columns: int, filters: int, k: int, beta: int, rounded: bool) -> tuple:
         sh, bl, source, weight = self.sh, self.bl, self.program.source, self.program.weight
-        kind = kernel_type(sh.item, sh.pairs)
+        kind = kernel_type(sh.item, sh.pairs, rounded)
         if bl.lanes == "filters":
             ldb = source.column // bl.nb
             return kind, filters, columns * bl.nb, k, weight.c, ldb, bl.kb, beta, False
         # The distance of a single column means nothing, and may be beyond 32 bits.
         lda = source.row if bl.lists == "taps" else self.spacing if k > 1 else 1
-        ldc = sh.out_width if bl.direct else bl.chunk if bl.interleaved else bl.tile
+        direct = bl.direct or rounded
+        ldc = sh.out_width if direct else bl.chunk if bl.interleaved else bl.tile
         # Rows that are read in place are fetched tile by tile.
         ahead = bl.lists == "taps" and not bl.packed
         if sh.pairs:
             return kind, columns, filters, 2 * k, lda, 2 * weight.k, ldc, beta, ahead
         return kind, columns, filters, k, lda, weight.k, ldc, beta, ahead
 
-    def calls_by_taps(self, rects: list[Rectangle], beta: int):
+    def calls_by_taps(self, rects: list[Rectangle], beta: int, rounded: bool = False):
         """k = channels: the list holds the taps, and there is a call per block of channels."""
         source, weight = self.program.source, self.program.weight
         m0 = rects[0].a
@@ -170,6 +183,7 @@ class _Lowering:
                 start,
                 len(pairs),
                 min(2 * k, self.sh.channels - 2 * c0) if self.sh.pairs else k,
+                rounded,
             )
             beta = 1
 
@@ -206,7 +220,7 @@ class _Lowering:
                 if lo < hi:
                     taps.append((source.positions[r][j] * item, weight.tap[t] * item, lo, hi))
                     work += hi - lo
-        return 0, 0, 0, start, len(taps) - start, work, 0
+        return 0, 0, 0, start, len(taps) - start, work, 0, -1
 
     def split_tile(self, rects: list[Rectangle], width: int) -> tuple[int, ...]:
         """One filter, whose taps are as many filters with fewer taps: row r of a matrix product
@@ -239,7 +253,7 @@ class _Lowering:
             for a, b in (0, left), (right, width):
                 if a < b:
                     self.calls_by_channels([Rectangle(rect.run, a, b, 0, rect.j1)], 1)
-        return start, len(program.calls) - start, 0, taps, rows, 0, partial
+        return start, len(program.calls) - start, 0, taps, rows, 0, partial, -1
 
     def tile(self, phase: Phase, first_run: int, a: int, b: int) -> int:
         """Index of the program of tile [a, b); equal programs are stored once."""
@@ -269,7 +283,11 @@ class _Lowering:
             for _, group in groupby(rects, lambda r: r[1:3]):
                 emit(list(group), beta)
                 beta = 1
-            program.tiles.append((start, len(program.calls) - start, int(fill), -1, 0, 0, 0))
+            calls, rounded = len(program.calls) - start, -1
+            if self.bl.rounded and calls == 1 and not fill:
+                rounded = start + 1  # the same, if there is no bias to add before rounding
+                self.calls_by_taps(rects, 0, True)
+            program.tiles.append((start, calls, int(fill), -1, 0, 0, 0, rounded))
         return self.tiles[key]
 
     def phase(self, phase: Phase, first_run: int):

@@ -77,18 +77,21 @@ cdef inline void pack_panel(const Panel* p, const Operand* v, char* panel, int64
 
     Columns outside the source are left as they are: no list ever points at them.
     """
-    cdef int64_t w, i, c
+    cdef int64_t w, i, c, r, each = 1 + p.pairs, ahead
     cdef const char* row
     cdef char* panel_row
     # Operands that are multiplied as pairs of BF16 stay 16 bits wide, which are not transposed.
-    cdef bint neighbours = v.stride_w == v.ops.stored and not p.pairs and v.ops.computed > 2
-    for i in range((channels + p.pairs) // (1 + p.pairs)):
-        c = i * (1 + p.pairs)
+    cdef bint plain = v.stride_w == v.ops.stored
+    cdef bint neighbours = plain and not p.pairs and v.ops.computed > 2
+    for i in range((channels + p.pairs) // each):
+        c = i * each
         row = v.data + n * v.stride_n + (c0 + c) * v.stride_c
         panel_row = panel + i * p.row * v.ops.computed
-        if neighbours and p.n_windows == 1 and i + _AHEAD < channels:
-            prefetch_row(row + _AHEAD * v.stride_c + (m0 + p.windows[0].shift) * v.stride_w,
-                         p.windows[0].width * v.stride_w)
+        ahead = _AHEAD * each
+        if plain and p.n_windows == 1:
+            for r in range(ahead, min(ahead + each, channels - c)):
+                prefetch_row(row + r * v.stride_c + (m0 + p.windows[0].shift) * v.stride_w,
+                             p.windows[0].width * v.stride_w)
         w = 0
         while w < p.n_windows:  # all windows of a row while it is in L1
             if neighbours and p.windows[w].together > 2:

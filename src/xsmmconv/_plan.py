@@ -165,8 +165,9 @@ class Plan:
         direct_out = self._same_type and all(phase.step == 1 for phase in phases)
         direct_source = self._same_type and self._in_place
         known_source = direct_source and _may_depend_on(source_width)
-        known_out = direct_out and _may_depend_on(out_width)
         pairs = multiply_pairs(C, phases, self._machine)
+        rounded_out = pairs and all(phase.step == 1 for phase in phases)
+        known_out = (direct_out or rounded_out) and _may_depend_on(out_width)
         shape = CorrelateShape(
             max(1, p.N),
             p.g,
@@ -182,6 +183,7 @@ class Plan:
             self._same_type,
             direct_source,
             direct_out,
+            rounded_out,
             known_source,
             known_out,
         )

@@ -140,7 +140,7 @@ for k, lda in (4, 64), (16, 64), (17, 64), (64, 64), (31, 8), (51, 8):
     assert hsw == skx == ["True", "True", "False", "False", "True", "False"]
 
 
-def lines_fetched(*dispatches):
+def lines_fetched(*dispatches, targets=("hsw", "skx")):
     """How many lines the code of each kernel names to be fetched for writing, and for reading."""
     code = f"""
 import ctypes
@@ -149,7 +149,7 @@ for arguments in {dispatches}:
     code = code[: code.index(bytes.fromhex("415f415e415d415c5bc3"))]  # registers back, return
     print(*(code.count(bytes.fromhex(prefetch)) for prefetch in ("0f0d", "0f18")))
 """
-    of_target = (run(f"{DISPATCH}\n{code}", LIBXSMM_TARGET=t).stdout for t in ("hsw", "skx"))
+    of_target = (run(f"{DISPATCH}\n{code}", LIBXSMM_TARGET=target).stdout for target in targets)
     return [[[*map(int, line.split())] for line in lines.splitlines()] for lines in of_target]
 
 
@@ -163,6 +163,16 @@ def test_results_are_fetched_while_they_are_computed():
     assert [written for written, _ in many] == [2, 3 * 2, 3 * 2]
     assert [written for written, _ in wide] == [4, 6 * 4, 6 * 4]
     assert one[0] == wide_one[0] == 0
+
+
+def test_rounded_results_are_fetched_too():
+    ((loop, unrolled),) = lines_fetched(  # two lines of 64 columns, here with steps of two
+        (64, 6, 128, 64, 128, 64, "bfloat16 rounded"),
+        (64, 6, 40, 64, 40, 64, "bfloat16 rounded"),
+        targets=["cpx"],
+    )
+    assert loop[0] == 2
+    assert unrolled[0] == 6 * 2
 
 
 def test_the_next_rows_are_fetched_if_they_are_asked_for():
