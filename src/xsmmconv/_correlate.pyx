@@ -11,8 +11,8 @@ cimport cython
 cimport numpy as cnp
 
 from xsmmconv._correlate_table cimport (
-    ONE_TAP_FILTERS, PACKED_CHANNELS, Call, Phase, Segment, Table, Tile, pack_channels,
-    pack_one_tap, pack_weight_block, pack_weight_row,
+    ONE_TAP_FILTERS, PACKED_CHANNELS, Call, Phase, Segment, Table, Tile, pack_channel_pairs,
+    pack_channels, pack_one_tap, pack_weight_block, pack_weight_row,
 )
 from xsmmconv._kernel cimport kernel_t
 from xsmmconv._memory cimport Packed, Scratch, copy_rows, operand
@@ -337,7 +337,11 @@ cdef class Correlate:
             if strides[2] != t.S * strides[3]:
                 pack_one = pack_channels
                 rows = t.groups * ((t.C + PACKED_CHANNELS - 1) // PACKED_CHANNELS)
-        elif t.S == t.weight_c == 1 and not t.panel.pairs and (
+        elif t.panel.pairs:
+            if strides[1] < strides[2]:  # as in backward data
+                pack_one = pack_channel_pairs
+                rows = t.groups * ((t.C + PACKED_CHANNELS - 1) // PACKED_CHANNELS)
+        elif t.S == t.weight_c == 1 and (
                 strides[1] == t.source_ops.stored != strides[2]):
             pack_one = pack_one_tap
             rows = t.groups * ((t.K + ONE_TAP_FILTERS - 1) // ONE_TAP_FILTERS)

@@ -103,8 +103,8 @@ cdef inline void pack_weight_row(const Table* t, const char* src, const Py_ssize
     src += g * strides[0] + k * strides[1]
     if t.panel.pairs:
         while c < t.channels:
-            scatter_pairs(dst + place * size, t.tap, src + c * strides[2], strides[2], strides[3],
-                          min(2 * t.cb, t.channels - c), t.S)
+            scatter_pairs(dst + place * size, 0, t.tap, src + c * strides[2], 0, strides[2],
+                          strides[3], 1, min(2 * t.cb, t.channels - c), t.S)
             c += 2 * t.cb
             place += t.weight_block
         return
@@ -152,6 +152,20 @@ cdef inline void pack_channels(const Table* t, const char* src, const Py_ssize_t
             for i in range(t.S):  # BF16, of which few at a time cannot be loaded as vectors
                 t.source_ops.load(to + t.tap[i] * size, one + i * strides[3], strides[1], filters)
         k += t.kb
+
+
+cdef inline void pack_channel_pairs(const Table* t, const char* src, const Py_ssize_t* strides,
+                                    char* dst, int64_t row) noexcept nogil:
+    """The same for some pairs of channels of all filters, whose taps are neighbours."""
+    cdef int64_t parts = (t.C + PACKED_CHANNELS - 1) // PACKED_CHANNELS, g = row // parts
+    cdef int64_t first = row % parts * PACKED_CHANNELS, size = t.source_ops.computed, c = first
+    cdef int64_t end = min(t.C, first + PACKED_CHANNELS), some
+    while c < end:
+        some = min(end - c, t.cb - c % t.cb)
+        scatter_pairs(dst + (g * t.weight_group + c // t.cb * t.weight_block + c % t.cb) * size,
+                      t.weight_k, t.tap, src + g * strides[0] + 2 * c * strides[2], strides[1],
+                      strides[2], strides[3], t.K, min(2 * some, t.channels - 2 * c), t.S)
+        c += some
 
 
 cdef inline void pack_one_tap(const Table* t, const char* src, const Py_ssize_t* strides, char* dst,

@@ -2,8 +2,8 @@
  *
  * One table per dtype: `load` converts a row to the computing type (FP32 for BF16), `store` writes
  * a row of results (bias, ReLU and rounding on the way), `transpose` brings filters next to each
- * other. Source strides are in bytes and arbitrary; nothing is assumed about the alignment of a
- * source. Compiled with AVX2, so only modules imported after the processor was checked include it.
+ * other, in the computing type, and `transpose_out` a matrix of that type to the user's. Source
+ * strides are in bytes and arbitrary; nothing is assumed about the alignment of a source. Compiled with AVX2, so only modules imported after the processor was checked include it.
  */
 #ifndef XSMMCONV_PACK_H
 #define XSMMCONV_PACK_H
@@ -13,7 +13,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "_transpose.h"
+#include "_bf16.h"
 
 /* A tap that the columns first to end - 1 of a border tile use. */
 typedef struct {
@@ -31,6 +31,8 @@ typedef struct {
                 int relu);
   void (*transpose)(void* dst, ptrdiff_t ldo, const char* src, ptrdiff_t row_stride,
                     ptrdiff_t col_stride, ptrdiff_t rows, ptrdiff_t cols);
+  void (*transpose_out)(void* dst, ptrdiff_t ldo, const char* src, ptrdiff_t row_stride,
+                        ptrdiff_t col_stride, ptrdiff_t rows, ptrdiff_t cols);
   void (*scatter)(void* dst, ptrdiff_t dst_c, const int64_t* tap, const char* src,
                   ptrdiff_t src_c, ptrdiff_t src_t, ptrdiff_t C, ptrdiff_t S);
   void (*gather)(char* dst, ptrdiff_t dst_l, ptrdiff_t dst_r, const void* src, ptrdiff_t src_r,
@@ -40,22 +42,6 @@ typedef struct {
   void (*border)(void* dst, const char* src, const char* weights, const border_tap* taps,
                  ptrdiff_t count, ptrdiff_t width);
 } pack_ops;
-
-static inline float bf16_widen(uint16_t h) {
-  const uint32_t u = (uint32_t)h << 16;
-  float f;
-  memcpy(&f, &u, 4);
-  return f;
-}
-
-/* Round to nearest, ties to even; a NaN stays a (quiet) NaN. */
-static inline uint16_t bf16_round(float f) {
-  uint32_t u;
-  memcpy(&u, &f, 4);
-  const uint32_t nan = (u & 0x7fffffffu) > 0x7f800000u;
-  const uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  return (uint16_t)(nan ? (u >> 16) | 0x40u : rounded);
-}
 
 static inline float identity_f32(float v) { return v; }
 static inline double identity_f64(double v) { return v; }
@@ -163,6 +149,25 @@ static inline double identity_f64(double v) { return v; }
 XC_LOAD_STORE(f32, float, float, identity_f32, identity_f32)
 XC_LOAD_STORE(f64, double, double, identity_f64, identity_f64)
 XC_LOAD_STORE(bf16, uint16_t, float, bf16_widen, bf16_round)
+
+/* Sixteen at a time: the compiler would do as many operations for eight. */
+static XC_AVX512_16 void store_bf16_512(char* dst, ptrdiff_t stride, const void* src, ptrdiff_t n,
+                                        const void* bias, int relu) {
+  const float* const in = (const float*)src;
+  if (stride != 2) {
+    store_bf16(dst, stride, src, n, bias, relu);
+    return;
+  }
+  for (ptrdiff_t i = 0; i < n; i += 16) {
+    const __mmask16 mask = (__mmask16)(n - i < 16 ? (1u << (n - i)) - 1 : 0xffff);
+    __m512 v = _mm512_maskz_loadu_ps(mask, in + i);
+    if (bias) v = _mm512_add_ps(v, _mm512_set1_ps(*(const float*)bias));
+    if (relu)
+      v = _mm512_mask_mov_ps(v, _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_LT_OQ),
+                             _mm512_setzero_ps());
+    _mm256_mask_storeu_epi16(dst + 2 * i, mask, bf16_round16(v));
+  }
+}
 XC_WEIGHTS(f32, float, float, identity_f32, identity_f32)
 XC_WEIGHTS(f64, double, double, identity_f64, identity_f64)
 XC_WEIGHTS(bf16, uint16_t, float, bf16_widen, bf16_round)
@@ -240,18 +245,23 @@ enum { PACK_F32 = 0, PACK_F64 = 1, PACK_BF16 = 2, PACK_PAIRS = 3 };
 
 /* `wide`: the kernels' instruction set is AVX-512. */
 static inline const pack_ops* pack_ops_of(int dtype, int wide) {
-  static const pack_ops f32_512 = {4, 4, load_f32, store_f32, transpose_f32_512, scatter_f32,
-                                   gather_f32, dots_f32, border_f32};
-  static const pack_ops tables[4] = {
-      {4, 4, load_f32, store_f32, transpose_f32, scatter_f32, gather_f32, dots_f32,
-       border_f32},
-      {8, 8, load_f64, store_f64, transpose_f64, scatter_f64, gather_f64, dots_f64,
-       border_f64},
-      {2, 4, load_bf16, store_bf16, transpose_bf16, scatter_bf16, gather_bf16, dots_f32,
-       border_f32},
-      {2, 2, load_u16, NULL, transpose_pairs, NULL, NULL, NULL, NULL},
+  static const pack_ops wider[2] = {
+      {4, 4, load_f32, store_f32, transpose_f32_512, transpose_f32_512, scatter_f32, gather_f32,
+       dots_f32, border_f32},
+      {2, 4, load_bf16, store_bf16_512, transpose_bf16, transpose_round, scatter_bf16, gather_bf16,
+       dots_f32, border_f32},
   };
-  return wide && dtype == PACK_F32 ? &f32_512 : &tables[dtype];
+  static const pack_ops tables[4] = {
+      {4, 4, load_f32, store_f32, transpose_f32, transpose_f32, scatter_f32, gather_f32, dots_f32,
+       border_f32},
+      {8, 8, load_f64, store_f64, transpose_f64, transpose_f64, scatter_f64, gather_f64, dots_f64,
+       border_f64},
+      {2, 4, load_bf16, store_bf16, transpose_bf16, transpose_round, scatter_bf16, gather_bf16,
+       dots_f32, border_f32},
+      {2, 2, load_u16, NULL, transpose_pairs, NULL, NULL, NULL, NULL, NULL},
+  };
+  if (wide && (dtype == PACK_F32 || dtype == PACK_BF16)) return &wider[dtype == PACK_BF16];
+  return &tables[dtype];
 }
 
 /* Bring the lines of a row to the cache; addresses outside the array do no harm. */

@@ -13,6 +13,9 @@ cdef extern from "_pack.h" nogil:
                       const void* bias, int relu) noexcept nogil
         void (*transpose)(void* dst, Py_ssize_t ldo, const char* src, Py_ssize_t row_stride,
                           Py_ssize_t col_stride, Py_ssize_t rows, Py_ssize_t cols) noexcept nogil
+        void (*transpose_out)(void* dst, Py_ssize_t ldo, const char* src, Py_ssize_t row_stride,
+                              Py_ssize_t col_stride, Py_ssize_t rows, Py_ssize_t cols) \
+            noexcept nogil
         void (*scatter)(void* dst, Py_ssize_t dst_c, const int64_t* tap, const char* src,
                         Py_ssize_t src_c, Py_ssize_t src_t, Py_ssize_t C, Py_ssize_t S) \
             noexcept nogil
@@ -28,8 +31,9 @@ cdef extern from "_pack.h" nogil:
     void interleave(char* dst, const char* src, Py_ssize_t row_stride, Py_ssize_t rows,
                     Py_ssize_t n, const pack_ops* ops)
     void load_pairs(void* dst, const char* even, const char* odd, Py_ssize_t stride, Py_ssize_t n)
-    void scatter_pairs(void* dst, const int64_t* tap, const char* src, Py_ssize_t src_c,
-                       Py_ssize_t src_t, Py_ssize_t C, Py_ssize_t S)
+    void scatter_pairs(void* dst, Py_ssize_t dst_k, const int64_t* tap, const char* src,
+                       Py_ssize_t src_k, Py_ssize_t src_c, Py_ssize_t src_t, Py_ssize_t K,
+                       Py_ssize_t C, Py_ssize_t S)
     void stack_lanes(char* dst, const char* src, Py_ssize_t stack, Py_ssize_t lag, Py_ssize_t n,
                      Py_ssize_t bytes)
     void prefetch_row(const char* p, Py_ssize_t n)

@@ -1,4 +1,4 @@
-/* Matrices rearranged: pairs of BF16 channels, transposes, lanes of several positions side by side.
+/* Matrices rearranged: transposes, lanes of several positions side by side.
  *
  * A part of _pack.h, which says what its routines may assume. Strides of a source are in bytes.
  */
@@ -9,39 +9,6 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-
-/* ---- pairs of BF16 channels, for kernels that multiply them natively -------------------------- */
-
-static inline uint32_t bf16_pair(const char* even, const char* odd) {
-  uint16_t low, high = 0;
-  memcpy(&low, even, 2);
-  if (odd) memcpy(&high, odd, 2);
-  return low | (uint32_t)high << 16;
-}
-
-/* Interleave two rows; without a second one its place is taken by true zeros. */
-static inline void load_pairs(void* dst, const char* even, const char* odd, ptrdiff_t stride,
-                              ptrdiff_t n) {
-  uint32_t* restrict out = (uint32_t*)dst;
-  if (odd && stride == 2)
-    for (ptrdiff_t i = 0; i < n; i++) out[i] = bf16_pair(even + 2 * i, odd + 2 * i);
-  else
-    for (ptrdiff_t i = 0; i < n; i++)
-      out[i] = bf16_pair(even + i * stride, odd ? odd + i * stride : NULL);
-}
-
-/* dst[tap[t] + c/2] = (src[c][t], src[c+1][t]) for even c; taps < 0 are left out. */
-static inline void scatter_pairs(void* dst, const int64_t* tap, const char* src, ptrdiff_t src_c,
-                                 ptrdiff_t src_t, ptrdiff_t C, ptrdiff_t S) {
-  for (ptrdiff_t t = 0; t < S; t++) {
-    if (tap[t] < 0) continue;
-    uint32_t* restrict out = (uint32_t*)dst + tap[t];
-    for (ptrdiff_t c = 0; c < C; c += 2) {
-      const char* even = src + c * src_c + t * src_t;
-      out[c / 2] = bf16_pair(even, c + 1 < C ? even + src_c : NULL);
-    }
-  }
-}
 
 /* ---- transpose: dst[col*ldo + row] = src[row][col] ------------------------------------------- */
 
@@ -315,29 +282,6 @@ static void transpose_f32_512(void* dst, ptrdiff_t ldo, const char* src, ptrdiff
     transpose_tall_f32(dst, ldo, src, row_stride, rows, cols);
   else
     transpose_f32(dst, ldo, src, row_stride, col_stride, rows, cols);
-}
-
-/* Pairs of BF16 positions: where these are neighbours, a matrix of 32-bit elements. Processors that
- * multiply pairs have AVX-512. */
-static void transpose_pairs(void* dst, ptrdiff_t ldo, const char* src, ptrdiff_t row_stride,
-                            ptrdiff_t col_stride, ptrdiff_t rows, ptrdiff_t cols) {
-  if (col_stride == 2) {
-    transpose_f32_512(dst, ldo, src, row_stride, 4, rows, cols / 2);
-    return;
-  }
-  for (ptrdiff_t j = 0; j < cols / 2; j++)
-    for (ptrdiff_t i = 0; i < rows; i++) {
-      const char* even = src + i * row_stride + 2 * j * col_stride;
-      ((uint32_t*)dst)[j * ldo + i] = bf16_pair(even, even + col_stride);
-    }
-}
-
-static void load_u16(void* dst, const char* src, ptrdiff_t stride, ptrdiff_t n) {
-  if (stride == 2) {
-    memcpy(dst, src, 2 * (size_t)n);
-    return;
-  }
-  for (ptrdiff_t i = 0; i < n; i++) memcpy((uint16_t*)dst + i, src + i * stride, 2);
 }
 
 /* dst[i][r] = src[i + (stack-1-r)*lag] for n positions of `bytes` each (a multiple of 4). */

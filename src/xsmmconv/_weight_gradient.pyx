@@ -209,18 +209,18 @@ cdef void store_rows(const Table* t, const Arrays* v, const Item* it, int64_t l_
     else:
         at = ((it.g * t.rows + r0) * t.lanes + l0) * t.S
         lane_step, row_step = t.S, t.lanes * t.S
-    if v.out_ops.stored != size or t.tap_step == 0 or (t.S < 4 and not t.lanes_are_filters):
+    if t.tap_step == 0 or (t.S < 4 and not t.lanes_are_filters):
         v.out_ops.gather(v.out + at * v.out_ops.stored, lane_step * v.out_ops.stored,
                          row_step * v.out_ops.stored, sums, t.S * t.lb, t.tap, t.lb, lanes, rows,
                          t.S)
     elif t.lanes_are_filters and t.tap_step == 1:  # row channels and taps are one axis
-        v.out_ops.transpose(v.out + at * size, lane_step, sums, t.lb * size, size, rows * t.S,
-                            lanes)
+        v.out_ops.transpose_out(v.out + at * v.out_ops.stored, lane_step, sums, t.lb * size, size,
+                                rows * t.S, lanes)
     else:
         for r in range(rows):
-            v.out_ops.transpose(v.out + (at + r * row_step) * size, lane_step,
-                                sums + (r * t.S + t.tap[0]) * t.lb * size,
-                                t.tap_step * t.lb * size, size, t.S, lanes)
+            v.out_ops.transpose_out(v.out + (at + r * row_step) * v.out_ops.stored, lane_step,
+                                    sums + (r * t.S + t.tap[0]) * t.lb * size,
+                                    t.tap_step * t.lb * size, size, t.S, lanes)
 
 
 cdef int64_t run_item(const Table* t, const Arrays* v, int64_t index, char* scratch) \

@@ -1,0 +1,191 @@
+/* BF16: rounding, pairs of channels or positions, matrices of 16-bit elements.
+ *
+ * A part of _pack.h, which says what its routines may assume. Strides of a source are in bytes.
+ * Processors that multiply pairs have AVX-512.
+ */
+#ifndef XSMMCONV_BF16_H
+#define XSMMCONV_BF16_H
+
+#include "_transpose.h"
+
+#define XC_AVX512_16 __attribute__((target("avx512f,avx512bw,avx512vl")))
+
+/* ---- rounding -------------------------------------------------------------------------------- */
+
+static inline float bf16_widen(uint16_t h) {
+  const uint32_t u = (uint32_t)h << 16;
+  float f;
+  memcpy(&f, &u, 4);
+  return f;
+}
+
+/* Round to nearest, ties to even; a NaN stays a (quiet) NaN. */
+static inline uint16_t bf16_round(float f) {
+  uint32_t u;
+  memcpy(&u, &f, 4);
+  const uint32_t nan = (u & 0x7fffffffu) > 0x7f800000u;
+  const uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  return (uint16_t)(nan ? (u >> 16) | 0x40u : rounded);
+}
+
+/* The same for 8 and 16 numbers. */
+static inline __m128i bf16_round8(__m256 v) {
+  const __m256i u = _mm256_castps_si256(v), high = _mm256_srli_epi32(u, 16);
+  const __m256i even = _mm256_and_si256(high, _mm256_set1_epi32(1));
+  const __m256i up = _mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), even);
+  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+  const __m256i quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
+  const __m256i r = _mm256_blendv_epi8(_mm256_srli_epi32(up, 16), quiet, nan);
+  return _mm_packus_epi32(_mm256_castsi256_si128(r), _mm256_extracti128_si256(r, 1));
+}
+static inline XC_AVX512_16 __m256i bf16_round16(__m512 v) {
+  const __m512i u = _mm512_castps_si512(v), high = _mm512_srli_epi32(u, 16);
+  const __m512i even = _mm512_and_si512(high, _mm512_set1_epi32(1));
+  const __m512i up = _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), even);
+  const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+  const __m512i r = _mm512_mask_or_epi32(_mm512_srli_epi32(up, 16), nan, high,
+                                         _mm512_set1_epi32(0x40));
+  return _mm512_cvtepi32_epi16(r);
+}
+
+/* ---- matrices of 16-bit elements -------------------------------------------------------------- */
+
+static inline void transpose8_u16(__m128i r[8]) {
+  __m128i t[8], u[8];
+  for (int i = 0; i < 4; i++) {
+    t[2 * i] = _mm_unpacklo_epi16(r[2 * i], r[2 * i + 1]);
+    t[2 * i + 1] = _mm_unpackhi_epi16(r[2 * i], r[2 * i + 1]);
+  }
+  for (int h = 0; h < 2; h++) /* the columns below 4, and from 4 on, of rows 0 to 3 and 4 to 7 */
+    for (int i = 0; i < 2; i++) {
+      u[4 * h + i] = i ? _mm_unpackhi_epi32(t[h], t[h + 2]) : _mm_unpacklo_epi32(t[h], t[h + 2]);
+      u[4 * h + 2 + i] =
+          i ? _mm_unpackhi_epi32(t[h + 4], t[h + 6]) : _mm_unpacklo_epi32(t[h + 4], t[h + 6]);
+    }
+  for (int h = 0; h < 2; h++)
+    for (int i = 0; i < 2; i++) {
+      r[4 * h + 2 * i] = _mm_unpacklo_epi64(u[4 * h + i], u[4 * h + 2 + i]);
+      r[4 * h + 2 * i + 1] = _mm_unpackhi_epi64(u[4 * h + i], u[4 * h + 2 + i]);
+    }
+}
+
+/* dst[col*ldo + row] = src[row][col], rounded to BF16; the columns are neighbours. */
+static void transpose_round(void* dst, ptrdiff_t ldo, const char* src, ptrdiff_t row_stride,
+                            ptrdiff_t col_stride, ptrdiff_t rows, ptrdiff_t cols) {
+  uint16_t* const to = (uint16_t*)dst;
+  (void)col_stride;
+  for (ptrdiff_t j = 0; j < cols; j += 8) {
+    const ptrdiff_t nc = cols - j < 8 ? cols - j : 8;
+    const __m256i mask = first8(nc);
+    for (ptrdiff_t i = 0; i < rows; i += 8) {
+      const ptrdiff_t nr = rows - i < 8 ? rows - i : 8;
+      __m128i r[8];
+      for (int k = 0; k < 8; k++)
+        r[k] = bf16_round8(_mm256_maskload_ps(
+            (const float*)(src + (i + (k < nr ? k : nr - 1)) * row_stride) + j, mask));
+      transpose8_u16(r);
+      for (int k = 0; k < nc; k++)
+        if (nr == 8)
+          _mm_storeu_si128((__m128i*)(to + (j + k) * ldo + i), r[k]);
+        else
+          memcpy(to + (j + k) * ldo + i, &r[k], 2 * (size_t)nr);
+    }
+  }
+}
+
+/* Every step-th element of a row. Of the last one no neighbour is touched. */
+static XC_AVX512_16 void load_u16(void* dst, const char* src, ptrdiff_t stride, ptrdiff_t n) {
+  uint16_t* const out = (uint16_t*)dst;
+  ptrdiff_t i = 0;
+  if (stride == 2) {
+    memcpy(dst, src, 2 * (size_t)n);
+    return;
+  }
+  if (stride == 4)
+    for (; i + 16 < n; i += 16)
+      _mm256_storeu_si256((__m256i*)(out + i), _mm512_cvtepi32_epi16(_mm512_loadu_si512(src + 4 * i)));
+  if (stride == 8)
+    for (; i + 8 < n; i += 8)
+      _mm_storeu_si128((__m128i*)(out + i), _mm512_cvtepi64_epi16(_mm512_loadu_si512(src + 8 * i)));
+  for (; i < n; i++) memcpy(out + i, src + i * stride, 2);
+}
+
+/* ---- pairs, for kernels that multiply them natively ------------------------------------------- */
+
+/* Interleave two rows; without a second one its place is taken by true zeros. */
+static XC_AVX512_16 void load_pairs(void* dst, const char* even, const char* odd, ptrdiff_t stride,
+                                    ptrdiff_t n) {
+  enum { PART = 256 };
+  uint32_t* out = (uint32_t*)dst;
+  uint16_t low[PART], high[PART] = {0};
+  for (; n > 0 && (stride != 2 || !odd); n -= PART, out += PART) {
+    const ptrdiff_t part = n < PART ? n : PART;
+    load_u16(low, even, stride, part);
+    if (odd) load_u16(high, odd, stride, part);
+    for (ptrdiff_t i = 0; i < part; i++) out[i] = low[i] | (uint32_t)high[i] << 16;
+    even += part * stride;
+    if (odd) odd += part * stride;
+  }
+  for (ptrdiff_t i = 0; i < n; i++) {
+    memcpy(low, even + 2 * i, 2);
+    memcpy(high, odd + 2 * i, 2);
+    out[i] = low[0] | (uint32_t)high[0] << 16;
+  }
+}
+
+/* Weights of some filters and channels to pairs of channels:
+ * dst[k*dst_k + tap[t] + c/2] = (src[k][c][t], src[k][c + 1][t]) for even c; beside the last channel
+ * of an odd number are true zeros, and taps < 0 are left out. */
+static XC_AVX512_16 void scatter_pairs(void* dst, ptrdiff_t dst_k, const int64_t* tap,
+                                       const char* src, ptrdiff_t src_k, ptrdiff_t src_c,
+                                       ptrdiff_t src_t, ptrdiff_t K, ptrdiff_t C, ptrdiff_t S) {
+  const int neighbours = src_t == 2 || S == 1; /* the taps, and perhaps filter after filter */
+  const ptrdiff_t together = neighbours && (K == 1 || src_k == 2 * S) ? K : 1;
+  const ptrdiff_t cols = neighbours ? together * S : 1;
+  for (ptrdiff_t c = 0; c < C; c += 8) {
+    const ptrdiff_t nr = C - c < 8 ? C - c : 8;
+    const __mmask8 pairs = (__mmask8)((1u << ((nr + 1) / 2 * 2)) - 1);
+    for (ptrdiff_t k0 = 0; k0 < K; k0 += together)
+      for (ptrdiff_t t0 = 0; t0 < (neighbours ? 1 : S); t0++) {
+        const char* const from = src + k0 * src_k + c * src_c + t0 * src_t;
+        ptrdiff_t k = k0, t = t0;
+        for (ptrdiff_t j = 0; j < cols; j += 8) {
+          const ptrdiff_t nc = cols - j < 8 ? cols - j : 8;
+          const __mmask8 mask = (__mmask8)((1u << nc) - 1);
+          __m128i r[8];
+          for (int i = 0; i < 8; i++)
+            r[i] = i < nr ? _mm_maskz_loadu_epi16(mask, from + i * src_c + 2 * j)
+                          : _mm_setzero_si128();
+          transpose8_u16(r);
+          for (int i = 0; i < nc; i++) {
+            if (tap[t] >= 0)
+              _mm_mask_storeu_epi16((uint32_t*)dst + k * dst_k + tap[t] + c / 2, pairs, r[i]);
+            if (++t == S) t = 0, k++;
+          }
+        }
+      }
+  }
+}
+
+/* Pairs of positions: where these are neighbours, a matrix of 32-bit elements. */
+static XC_AVX512_16 void transpose_pairs(void* dst, ptrdiff_t ldo, const char* src,
+                                         ptrdiff_t row_stride, ptrdiff_t col_stride, ptrdiff_t rows,
+                                         ptrdiff_t cols) {
+  enum { ROWS = 16, COLUMNS = 128 };
+  uint16_t block[ROWS * COLUMNS];
+  if (col_stride == 2) {
+    transpose_f32_512(dst, ldo, src, row_stride, 4, rows, cols / 2);
+    return;
+  }
+  for (ptrdiff_t i = 0; i < rows; i += ROWS)
+    for (ptrdiff_t j = 0; j < cols; j += COLUMNS) {
+      const ptrdiff_t nr = rows - i < ROWS ? rows - i : ROWS;
+      const ptrdiff_t nc = cols - j < COLUMNS ? cols - j : COLUMNS;
+      for (ptrdiff_t k = 0; k < nr; k++)
+        load_u16(block + k * COLUMNS, src + (i + k) * row_stride + j * col_stride, col_stride, nc);
+      transpose_f32_512((float*)dst + j / 2 * ldo + i, ldo, (const char*)block, 2 * COLUMNS, 4, nr,
+                        nc / 2);
+    }
+}
+
+#endif
