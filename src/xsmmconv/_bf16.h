@@ -133,6 +133,18 @@ static XC_AVX512_16 void load_pairs(void* dst, const char* even, const char* odd
   }
 }
 
+/* FP32 that is BF16 with zeros behind, to BF16. */
+static void narrow(char* dst, const char* src, ptrdiff_t n) {
+  for (ptrdiff_t i = 0; i < n; i++) memcpy(dst + 2 * i, src + 4 * i + 2, 2);
+}
+
+/* dst[i] = (src[i], src[i + spacing]), from such FP32. */
+static void pair_taps(char* dst, const char* src, ptrdiff_t spacing, ptrdiff_t n) {
+  uint32_t* restrict out = (uint32_t*)(void*)dst;
+  const uint32_t* const in = (const uint32_t*)(const void*)src;
+  for (ptrdiff_t i = 0; i < n; i++) out[i] = in[i] >> 16 | (in[i + spacing] & 0xffff0000u);
+}
+
 /* Weights of some filters and channels to pairs of channels:
  * dst[k*dst_k + tap[t] + c/2] = (src[k][c][t], src[k][c + 1][t]) for even c; beside the last channel
  * of an odd number are true zeros, and taps < 0 are left out. */

@@ -66,6 +66,7 @@ class CorrelateShape:
     groups: int
     channels: int  # source channels per group
     pairs: bool  # the kernels multiply pairs of BF16 channels, which then are the elements
+    tap_pairs: bool  # or of BF16 taps
     C: int  # steps of a kernel's k per group: channels, or pairs of them
     K: int  # output channels per group
     phases: tuple[Phase, ...]
@@ -83,7 +84,7 @@ class CorrelateShape:
 
 @dataclass(frozen=True, slots=True)
 class CorrelateBlocking:
-    lists: str  # "channels": k = taps, overlapping columns; "taps": k = channels
+    lists: str  # "channels": k = taps, overlapping columns; "taps": k = channels; "pairs" of taps
     lanes: str  # m, the vectorised dimension of the kernels: "columns" or "filters"
     nb: int  # batch rows of a work item (lanes = filters: n = columns x nb)
     packed: bool  # the source is copied to a panel per chunk
@@ -100,11 +101,17 @@ class CorrelateBlocking:
     interleaved: bool = False  # a chunk of all phases is collected, then written as whole rows
 
 
-def multiply_pairs(channels: int, phases: tuple[Phase, ...], m: Machine) -> bool:
-    """Whether BF16 channels are multiplied in pairs, in lists over taps. FP32 has half the peak,
-    but no half-empty pairs, lists over channels where these are few, and filters in the lanes."""
-    width = max((phase.count for phase in phases), default=1)
-    return m.bf16 and channels >= 4 and width > 2 * m.vector_bytes // 4
+def multiply_pairs(C: int, K: int, phases: tuple[Phase, ...], m: Machine) -> str:
+    """Whether BF16 is multiplied in pairs, of "channels" or of "taps". FP32 has half the peak, but
+    no half-empty pairs, and filters in the lanes for short rows."""
+    lengths = [len(run.taps) for phase in phases for run in phase.runs]
+    if not m.bf16 or longest(phases)[0] <= 2 * m.vector_bytes // 4:
+        return ""
+    if C < 4:
+        return "taps" if max(lengths, default=1) > 1 else ""
+    # Half a pair is empty where there is an odd number of them. Taps need a larger panel.
+    halves, of_taps = ceil_div(C, 2) / C, 1.04 * sum(ceil_div(n, 2) for n in lengths)
+    return "taps" if K > 1 and of_taps < halves * sum(lengths) else "channels"
 
 
 def longest(phases: tuple[Phase, ...]) -> tuple[int, int, int]:
@@ -178,7 +185,7 @@ def _chunk(sh: CorrelateShape, tile: int, reach: int, panel_bytes: int) -> int:
     # Columns an item may have, so that there are enough items, and has at least.
     share = max(ceil_div(total, ITEMS), ceil_div(ITEM_WORK, work))
     if panel_bytes:
-        column = sh.C * sh.item * sh.planes
+        column = sh.C * sh.item * sh.planes * (1 + sh.tap_pairs)
         small = max(512, _SMALL_PANEL // column, 2 * reach)
         # Rows come faster from memory in pieces of 512 columns than in shorter ones.
         enough = max(ceil_div(total, ITEMS // 4), ceil_div(THREAD_WORK, work))
@@ -190,6 +197,8 @@ def _chunk(sh: CorrelateShape, tile: int, reach: int, panel_bytes: int) -> int:
 def _lists(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) -> tuple[str, str]:
     """Kind of the lists, and why. The longer k wins, or no panel for few channels."""
     channels = min(sh.C, 64)
+    if sh.tap_pairs:
+        return "pairs", f"k = 2 taps of BF16, {taps} taps of {sh.C} channels"
     if _split(sh, m, width, taps, reach) > 1:
         return "channels", f"one filter, k = {taps} taps in parts"
     if sh.pairs:
@@ -263,7 +272,7 @@ def _filters_in_lanes(
     many = m.vector_bytes == 64 and taps > 1 and few >= 4 * block and few * taps >= 16 * block
     if short and _in_l1(sh, m) and _fills_vectors(sh, m, width, taps):
         return None
-    if sh.pairs or not (short or many):
+    if sh.pairs or sh.tap_pairs or not (short or many):
         return None
     if short:
         nb, tile, chunk = _batch_block(sh, width), width, width
@@ -292,7 +301,8 @@ def _filters_in_lanes(
 def _split(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) -> int:
     """In how many parts the taps of a single filter are taken. A kernel with one column in B loads
     a vector for every multiply-add; with three, one for three. Parts of equal length are best."""
-    single = len(sh.phases) == 1 and len(sh.phases[0].runs) == 1 and sh.K == 1 and not sh.pairs
+    single = len(sh.phases) == 1 and len(sh.phases[0].runs) == 1 and sh.K == 1
+    single = single and not sh.pairs and not sh.tap_pairs
     # The ends of tiles and the borders, where nothing is gained, should be a small part.
     worth = taps >= 12 and sh.C >= (4 if taps < 48 else 2)
     worth = worth and width >= 512 + (4 * reach if _trimmed(sh) else 0)
@@ -374,7 +384,7 @@ def _correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
         else "compact tile, then the rows"
     )
     # Calls for some of the taps are short in k where that means taps; then tiles are wider.
-    border = min(tile, 4 * lanes if lists == "channels" else lanes)
+    border = min(tile, lanes if lists == "taps" else 4 * lanes)
     if sh.C * sh.K == 1:
         border = min(tile, 2 * lanes)
     return CorrelateBlocking(

@@ -286,6 +286,8 @@ cdef class Correlate:
         t.n_phases = len(program.phases)
         t.N, t.groups, t.K, t.S = sh.N, sh.groups, sh.K, S
         t.channels, t.C, t.panel.pairs = sh.channels, sh.C, sh.pairs
+        t.panel.tap_pairs = source.pairs
+        t.panel.spacing = max([run.spacing for phase in sh.phases for run in phase.runs], default=1)
         t.planes, t.out_width = sh.planes, sh.out_width
         t.tile, t.kb, t.cb, t.chunk = bl.tile, bl.kb, weight.cb, bl.chunk
         t.chunks = (max([p.count for p in sh.phases], default=0) + bl.chunk - 1) // bl.chunk

@@ -2,7 +2,7 @@
 from libc.stdint cimport int64_t
 
 from xsmmconv._kernel cimport kernel_t
-from xsmmconv._pack cimport border_tap, pack_ops, scatter_pairs
+from xsmmconv._pack cimport border_tap, narrow, pack_ops, scatter_pairs
 from xsmmconv._panel cimport Panel
 
 
@@ -117,6 +117,10 @@ cdef inline void pack_weight_row(const Table* t, const char* src, const Py_ssize
                                  strides[2], strides[3], min(t.cb, t.C - c), t.S)
         c += t.cb
         place += t.weight_block
+    if t.panel.tap_pairs:  # BF16 before the FP32
+        c = t.C * t.weight_c
+        dst += (g * t.weight_group + k * t.weight_k) * size
+        narrow(dst, dst + (c + 1) // 2 * size, c)
 
 
 cdef inline void pack_weight_block(const Table* t, const char* src, const Py_ssize_t* strides,

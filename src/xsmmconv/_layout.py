@@ -34,6 +34,7 @@ class SourceLayout:
     column: int
     windows: tuple[Window, ...]
     positions: tuple[tuple[int, ...], ...]
+    pairs: int = 0  # where pairs of an element and the one a tap further on begin, if there are any
 
 
 def window_rows(layout: SourceLayout, planes: int) -> list[tuple[int, ...]]:

@@ -7,7 +7,7 @@ the tile are stored, so the program of the interior serves a row of any length.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from xsmmconv._blocking import (
@@ -57,6 +57,12 @@ def weight_layout(
     sh: CorrelateShape, bl: CorrelateBlocking, run_list, S: int, natural: bool
 ) -> WeightLayout:
     """`natural`: the weights lie as the formulas write them, [K][C][S], in the computing type."""
+    if sh.tap_pairs:  # [filter]([channel][tap] in BF16, and the same in FP32 for single taps)
+        order = {t: j for j, t in enumerate(t for run in run_list for t in run.taps)}
+        size = sh.C * len(order)
+        tap = tuple(ceil_div(size, 2) + order[t] if t in order else -1 for t in range(S))
+        step = ceil_div(size, 2) + size
+        return WeightLayout(tap, step, len(order), sh.C, 0, sh.K * step, True)
     if bl.lanes == "filters":  # [block of filters][channel][tap][filter]
         tap = tuple(t * bl.kb for t in range(S))
         step = S * bl.kb
@@ -93,11 +99,16 @@ class _Lowering:
     def offset_list(self, key, entries) -> int:
         """Start of a list of (a, b) element offsets; equal lists are stored once."""
         if key not in self.lists:
-            self.lists[key] = len(self.program.offsets_a)
-            for a, b in entries:
-                self.program.offsets_a.append(a * self.sh.item)
-                self.program.offsets_b.append(b * self.sh.item)
+            item = self.sh.item
+            self.lists[key] = self.byte_list((a * item, b * item) for a, b in entries)
         return self.lists[key]
+
+    def byte_list(self, entries) -> int:
+        start = len(self.program.offsets_a)
+        for a, b in entries:
+            self.program.offsets_a.append(a)
+            self.program.offsets_b.append(b)
+        return start
 
     def call(
         self,
@@ -112,8 +123,8 @@ class _Lowering:
         useful: int,
         rounded: bool = False,
     ):
-        """`useful` of the k multiply-adds are wanted: in the last pair one may be left over."""
-        item, key = self.sh.item, (m, k, beta, useful, rounded)
+        """`useful` multiply-adds per element: in a pair, one may be left over."""
+        item, key = self.sh.item, (m, k, beta, rounded)
         if key not in self.variants:
             self.variants[key] = self.kernels(*key)
         kernel, work, tail, tail_work = self.variants[key]
@@ -121,8 +132,8 @@ class _Lowering:
             (
                 kernel,
                 tail,
-                work * count,
-                tail_work * count,
+                work * useful,
+                tail_work * useful,
                 a * item,
                 b * item,
                 c * self.column * item,
@@ -131,21 +142,19 @@ class _Lowering:
             )
         )
 
-    def kernels(
-        self, m: int, k: int, beta: int, useful: int, rounded: bool
-    ) -> tuple[int, int, int, int]:
-        """Kernels for the whole and the last block of filters, each with its multiply-adds."""
+    def kernels(self, m: int, k: int, beta: int, rounded: bool) -> tuple[int, int, int, int]:
+        """Kernels for the whole and the last block of filters, each with its elements."""
         sh, bl, found = self.sh, self.bl, []
         for filters in (min(bl.kb, sh.K), sh.K % bl.kb):
             shape = self.kernel_shape(m, filters, k, beta, rounded)
             if filters and shape not in self.program.kernels:
                 self.program.kernels[shape] = self.kernel(*shape)
-            found += [self.program.kernels.get(shape, 0), m * bl.nb * filters * useful]
+            found += [self.program.kernels.get(shape, 0), m * bl.nb * filters]
         return tuple(found)
 
     def kernel_shape(self, columns: int, filters: int, k: int, beta: int, rounded: bool) -> tuple:
         sh, bl, source, weight = self.sh, self.bl, self.program.source, self.program.weight
-        kind = kernel_type(sh.item, sh.pairs, rounded)
+        kind = kernel_type(sh.item, sh.pairs or sh.tap_pairs, rounded)
         if bl.lanes == "filters":
             ldb = source.column // bl.nb
             return kind, filters, columns * bl.nb, k, weight.c, ldb, bl.kb, beta, False
@@ -155,6 +164,8 @@ class _Lowering:
         ldc = sh.out_width if direct else bl.chunk if bl.interleaved else bl.tile
         # Rows that are read in place are fetched tile by tile.
         ahead = bl.lists == "taps" and not bl.packed
+        if sh.tap_pairs:  # a single column of A
+            return kind, columns, filters, 2, columns, 2 * weight.k, ldc, beta, False
         if sh.pairs:
             return kind, columns, filters, 2 * k, lda, 2 * weight.k, ldc, beta, ahead
         return kind, columns, filters, k, lda, weight.k, ldc, beta, ahead
@@ -182,7 +193,7 @@ class _Lowering:
                 m0,
                 start,
                 len(pairs),
-                min(2 * k, self.sh.channels - 2 * c0) if self.sh.pairs else k,
+                len(pairs) * (min(2 * k, self.sh.channels - 2 * c0) if self.sh.pairs else k),
                 rounded,
             )
             beta = 1
@@ -207,8 +218,34 @@ class _Lowering:
                     for c in range(self.sh.C)
                 ),
             )
-            self.call(b - m0, k, beta, a0 + m0, b0, m0, start, self.sh.C * len(key), k)
+            count = self.sh.C * len(key)
+            self.call(b - m0, k, beta, a0 + m0, b0, m0, start, count, k * count)
             beta = 1
+
+    def calls_by_pairs(self, rects: list[Rectangle], beta: int, rounded: bool = False):
+        """k = two taps: the list holds the pairs of all rectangles and channels. The last of an odd
+        number of taps is single: FP32 is a pair of BF16 with a zero, and so is its weight."""
+        source, weight, item = self.program.source, self.program.weight, self.sh.item
+        single = ceil_div(self.sh.C * weight.c, 2)  # where FP32 begins in the weights of a filter
+        key = tuple((r.run, r.j0, r.j1) for r in rects)
+
+        def entries():
+            for run, j0, j1 in key:
+                for c in range(self.sh.C):
+                    for j in range(j0, j1, 2):
+                        a = c * source.row + source.positions[run][j]
+                        b = c * weight.c + weight.tap[self.run_list[run].taps[j]]
+                        if j + 1 < j1:
+                            yield (a + source.pairs) * item, (b - single) * item // 2
+                        else:
+                            yield a * item, b * item
+
+        if key not in self.lists:
+            self.lists[key] = self.byte_list(entries())
+        count = self.sh.C * sum((j1 - j0 + 1) // 2 for _, j0, j1 in key)
+        useful = self.sh.C * sum(j1 - j0 for _, j0, j1 in key)
+        m0, b = rects[0].a, rects[0].b
+        self.call(b - m0, 2, beta, m0, 0, m0, self.lists[key], count, useful, rounded)
 
     def border_tile(self, phase: Phase, first_run: int, a: int, b: int) -> tuple[int, ...]:
         """One channel and one filter, where each tap serves some columns: no kernel is called."""
@@ -271,7 +308,11 @@ class _Lowering:
             whole = all(r[1:] == (0, width, 0, len(run_list[r.run].taps)) for r in rects)
             fill = not rects or rects[0].b - rects[0].a < width
             start, beta = len(program.calls), 1 if fill else 0
-            emit = self.calls_by_taps if self.bl.lists == "taps" else self.calls_by_channels
+            emit = {
+                "taps": self.calls_by_taps,
+                "channels": self.calls_by_channels,
+                "pairs": self.calls_by_pairs,
+            }[self.bl.lists]
             self.tiles[key] = len(program.tiles)
             if not whole and self.sh.C == self.sh.K == 1:
                 program.tiles.append(self.border_tile(phase, first_run, a, b))
@@ -286,7 +327,7 @@ class _Lowering:
             calls, rounded = len(program.calls) - start, -1
             if self.bl.rounded and calls == 1 and not fill:
                 rounded = start + 1  # the same, if there is no bias to add before rounding
-                self.calls_by_taps(rects, 0, True)
+                emit(rects, 0, rounded=True)
             program.tiles.append((start, calls, int(fill), -1, 0, 0, 0, rounded))
         return self.tiles[key]
 
@@ -315,6 +356,8 @@ def lower_correlate(
         source = transposed_panel(run_list, bl.chunk, sh.C, bl.nb, sh.item)
     elif bl.packed:
         source = panel(run_list, bl.chunk, bl.lists == "taps", sh.item)
+        if sh.tap_pairs:
+            source = replace(source, row=2 * source.row, pairs=source.row)
     else:
         source = in_place(run_list, sh.source_width)
     program = Program(source, weight_layout(sh, bl, run_list, S, natural))

@@ -31,6 +31,8 @@ cdef extern from "_pack.h" nogil:
     void interleave(char* dst, const char* src, Py_ssize_t row_stride, Py_ssize_t rows,
                     Py_ssize_t n, const pack_ops* ops)
     void load_pairs(void* dst, const char* even, const char* odd, Py_ssize_t stride, Py_ssize_t n)
+    void pair_taps(char* dst, const char* src, Py_ssize_t spacing, Py_ssize_t n)
+    void narrow(char* dst, const char* src, Py_ssize_t n)
     void scatter_pairs(void* dst, Py_ssize_t dst_k, const int64_t* tap, const char* src,
                        Py_ssize_t src_k, Py_ssize_t src_c, Py_ssize_t src_t, Py_ssize_t K,
                        Py_ssize_t C, Py_ssize_t S)

@@ -1,7 +1,7 @@
 """Packing of panels, for both engines. The layout is explained in _layout.py."""
 from libc.stdint cimport int64_t
 
-from xsmmconv._pack cimport load_pairs, pack_ops, prefetch_row
+from xsmmconv._pack cimport load_pairs, pack_ops, pair_taps, prefetch_row
 
 
 cdef enum:
@@ -32,6 +32,8 @@ cdef struct Panel:
     int64_t n_windows
     int64_t row          # elements
     bint pairs           # an element is a pair of BF16 channels
+    int64_t tap_pairs    # where pairs of taps, FP32 rounded to BF16, begin in a row; 0: there are none
+    int64_t spacing      # of the taps of a pair
 
 
 cdef inline void load_window(const Window* win, const Operand* v, const char* row, bint pairs,
@@ -100,6 +102,9 @@ cdef inline void pack_panel(const Panel* p, const Operand* v, char* panel, int64
             load_window(p.windows + w, v, row, p.pairs, c + 1 == channels, panel_row, m0, 0,
                         p.windows[w].width)
             w += 1
+        if p.tap_pairs:
+            pair_taps(panel_row + p.tap_pairs * v.ops.computed, panel_row, p.spacing,
+                      p.tap_pairs - p.spacing)
 
 
 cdef inline void pack_transposed(const Panel* p, const Operand* v, char* panel, int64_t n0,

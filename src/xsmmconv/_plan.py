@@ -165,15 +165,16 @@ class Plan:
         direct_out = self._same_type and all(phase.step == 1 for phase in phases)
         direct_source = self._same_type and self._in_place
         known_source = direct_source and _may_depend_on(source_width)
-        pairs = multiply_pairs(C, phases, self._machine)
-        rounded_out = pairs and all(phase.step == 1 for phase in phases)
+        pairs = multiply_pairs(C, K, phases, self._machine)
+        rounded_out = bool(pairs) and all(phase.step == 1 for phase in phases)
         known_out = (direct_out or rounded_out) and _may_depend_on(out_width)
         shape = CorrelateShape(
             max(1, p.N),
             p.g,
             C,
-            pairs,
-            ceil_div(C, 2) if pairs else C,
+            pairs == "channels",
+            pairs == "taps",
+            ceil_div(C, 2) if pairs == "channels" else C,
             K,
             phases,
             source_width,
@@ -191,7 +192,7 @@ class Plan:
         if self._blocking.lists == "taps":
             self._check_tiles(phases, _CALL * ceil_div(shape.C, self._blocking.cb))
         else:
-            self._check_tiles(phases, shape.C)
+            self._check_tiles(phases, shape.C * (p.S if shape.tap_pairs else 1))
         natural = forward and self._same_type and self._in_place
         self._program = lower_correlate(shape, self._blocking, p.S, natural, _kernel)
         if self._program.weight.packed:

@@ -337,7 +337,7 @@ cdef class WeightGradient:
         t.panel.windows = <Window*> copy_rows(
             window_rows(program.panel, sh.row_planes), sizeof(Window) // 8)
         t.panel.n_windows, t.panel.row = len(program.panel.windows), program.panel.row
-        t.panel.pairs = False
+        t.panel.pairs = t.panel.tap_pairs = False
         t.offsets_a = <unsigned long long*> copy_rows(program.offsets_a, 1)
         t.offsets_b = <unsigned long long*> copy_rows(program.offsets_b, 1)
         t.tap = <int64_t*> copy_rows(program.tap, 1)
