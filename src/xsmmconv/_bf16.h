@@ -179,6 +179,24 @@ static XC_AVX512_16 void scatter_pairs(void* dst, ptrdiff_t dst_k, const int64_t
   }
 }
 
+/* The same for up to 32 filters that are to be neighbours:
+ * dst[t*dst_t + c/2*dst_c + k] = (src[k][c][t], src[k][c + 1][t]). */
+static void scatter_lanes(void* dst, ptrdiff_t dst_c, ptrdiff_t dst_t, const char* src,
+                          ptrdiff_t src_k, ptrdiff_t src_c, ptrdiff_t src_t, ptrdiff_t K,
+                          ptrdiff_t C, ptrdiff_t S) {
+  enum { CHANNELS = 16, TAPS = 8, FILTER = CHANNELS / 2 * TAPS };
+  static const int64_t tap[TAPS] = {0, 8, 16, 24, 32, 40, 48, 56};
+  float block[32 * FILTER];
+  for (ptrdiff_t c = 0; c < C; c += CHANNELS)
+    for (ptrdiff_t t = 0; t < S; t += TAPS) {
+      const ptrdiff_t nc = C - c < CHANNELS ? C - c : CHANNELS, nt = S - t < TAPS ? S - t : TAPS;
+      scatter_pairs(block, FILTER, tap, src + c * src_c + t * src_t, src_k, src_c, src_t, K, nc, nt);
+      for (ptrdiff_t i = 0; i < nt; i++)
+        transpose_f32_512((float*)dst + (t + i) * dst_t + c / 2 * dst_c, dst_c,
+                          (const char*)(block + tap[i]), 4 * FILTER, 4, K, (nc + 1) / 2);
+    }
+}
+
 /* Pairs of positions: where these are neighbours, a matrix of 32-bit elements. */
 static XC_AVX512_16 void transpose_pairs(void* dst, ptrdiff_t ldo, const char* src,
                                          ptrdiff_t row_stride, ptrdiff_t col_stride, ptrdiff_t rows,

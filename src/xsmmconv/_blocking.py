@@ -105,8 +105,11 @@ def multiply_pairs(C: int, K: int, phases: tuple[Phase, ...], m: Machine) -> str
     """Whether BF16 is multiplied in pairs, of "channels" or of "taps". FP32 has half the peak, but
     no half-empty pairs, and filters in the lanes for short rows."""
     lengths = [len(run.taps) for phase in phases for run in phase.runs]
-    if not m.bf16 or longest(phases)[0] <= 2 * m.vector_bytes // 4:
+    lanes = m.vector_bytes // 4
+    if not m.bf16:
         return ""
+    if longest(phases)[0] <= 2 * lanes:
+        return "channels" if C >= lanes and K >= lanes else ""
     if C < 4:
         return "taps" if max(lengths, default=1) > 1 else ""
     # Half a pair is empty where there is an odd number of them. Taps need a larger panel.
@@ -250,7 +253,7 @@ def _short(sh: CorrelateShape, m: Machine, lists: str, width: int) -> bool:
     """Whether rows are too short for columns in the lanes and lists over channels."""
     lanes = m.vector_bytes // sh.item
     short = width <= 2 * lanes or (width < 4 * lanes and lists == "taps")
-    return short and not sh.pairs and sh.K >= lanes and 2 * sh.C >= lanes
+    return short and not sh.tap_pairs and sh.K >= lanes and 2 * sh.channels >= lanes
 
 
 def _fills_vectors(sh: CorrelateShape, m: Machine, width: int, taps: int) -> bool:
@@ -272,7 +275,7 @@ def _filters_in_lanes(
     many = m.vector_bytes == 64 and taps > 1 and few >= 4 * block and few * taps >= 16 * block
     if short and _in_l1(sh, m) and _fills_vectors(sh, m, width, taps):
         return None
-    if sh.pairs or sh.tap_pairs or not (short or many):
+    if sh.tap_pairs or not (short or (many and not sh.pairs)):
         return None
     if short:
         nb, tile, chunk = _batch_block(sh, width), width, width

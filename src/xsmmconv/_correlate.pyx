@@ -130,13 +130,13 @@ cdef void store_lanes(const Table* t, const Arrays* v, Phase* phase, char* out, 
     cdef int64_t j, size = t.source_ops.computed, column = t.nb * t.kb * size
     cdef int64_t batch = t.groups * t.K * t.out_width * t.out_ops.stored
     cdef char* rows = compact + t.tile * column
-    cdef bint plain = (v.bias == NULL and not v.relu and phase.step == 1
-                       and t.out_ops == t.computed_ops)
     for j in range(t.nb):
-        t.computed_ops.transpose(out + j * batch if plain else rows,
-                                 t.out_width if plain else t.tile,
-                                 compact + j * t.kb * size, column, size, width, filters)
-        if not plain:
+        if v.bias == NULL and not v.relu and phase.step == 1:
+            t.out_ops.transpose_out(out + j * batch, t.out_width, compact + j * t.kb * size, column,
+                                    size, width, filters)
+        else:
+            t.computed_ops.transpose(rows, t.tile, compact + j * t.kb * size, column, size, width,
+                                     filters)
             store_tile(t, v, phase, out + j * batch, rows, t.tile, width, first_filter, filters)
 
 
@@ -224,7 +224,8 @@ cdef int64_t run_item(const Table* t, const Arrays* v, int64_t item, char* scrat
     cdef char* panel = scratch + t.compact_bytes + t.rows_bytes + t.partial_bytes
     cdef const char* base
     if t.filters_in_lanes:
-        pack_transposed(&t.panel, &v.source, panel, n, t.nb, t.column, g * t.channels, t.C, m0)
+        pack_transposed(&t.panel, &v.source, panel, n, t.nb, t.column, g * t.channels, t.channels,
+                        m0)
         base = panel - m0 * t.column * size
     elif t.packed:
         pack_panel(&t.panel, &v.source, panel, n, g * t.channels, t.channels, m0)
@@ -336,7 +337,7 @@ cdef class Correlate:
             strides[1], strides[2] = strides[2], strides[1]
         if t.filters_in_lanes:
             pack_one, rows = pack_weight_block, t.groups * ((t.K + t.kb - 1) // t.kb)
-            if strides[2] != t.S * strides[3]:
+            if not t.panel.pairs and strides[2] != t.S * strides[3]:
                 pack_one = pack_channels
                 rows = t.groups * ((t.C + PACKED_CHANNELS - 1) // PACKED_CHANNELS)
         elif t.panel.pairs:

@@ -2,7 +2,7 @@
 from libc.stdint cimport int64_t
 
 from xsmmconv._kernel cimport kernel_t
-from xsmmconv._pack cimport border_tap, narrow, pack_ops, scatter_pairs
+from xsmmconv._pack cimport border_tap, narrow, pack_ops, scatter_lanes, scatter_pairs
 from xsmmconv._panel cimport Panel
 
 
@@ -131,6 +131,10 @@ cdef inline void pack_weight_block(const Table* t, const char* src, const Py_ssi
     cdef int64_t c = 0, columns = t.C * t.S, size = t.source_ops.computed
     dst += (g * t.weight_group + k * t.weight_k) * size
     src += g * strides[0] + k * strides[1]
+    if t.panel.pairs:
+        scatter_lanes(dst, t.weight_c, t.kb, src, strides[1], strides[2], strides[3],
+                      min(t.kb, t.K - k), t.channels, t.S)
+        return
     while c < columns:
         t.source_ops.transpose(dst + c * t.kb * size, t.kb, src + c * strides[3], strides[1],
                                strides[3], min(t.kb, t.K - k), min(PACKED_COLUMNS, columns - c))

@@ -156,8 +156,9 @@ class _Lowering:
         sh, bl, source, weight = self.sh, self.bl, self.program.source, self.program.weight
         kind = kernel_type(sh.item, sh.pairs or sh.tap_pairs, rounded)
         if bl.lanes == "filters":
-            ldb = source.column // bl.nb
-            return kind, filters, columns * bl.nb, k, weight.c, ldb, bl.kb, beta, False
+            each, ldb = 1 + sh.pairs, source.column // bl.nb
+            shape = filters, columns * bl.nb, each * k, weight.c, each * ldb, bl.kb
+            return kind, *shape, beta, False
         # The distance of a single column means nothing, and may be beyond 32 bits.
         lda = source.row if bl.lists == "taps" else self.spacing if k > 1 else 1
         direct = bl.direct or rounded

@@ -36,6 +36,9 @@ cdef extern from "_pack.h" nogil:
     void scatter_pairs(void* dst, Py_ssize_t dst_k, const int64_t* tap, const char* src,
                        Py_ssize_t src_k, Py_ssize_t src_c, Py_ssize_t src_t, Py_ssize_t K,
                        Py_ssize_t C, Py_ssize_t S)
+    void scatter_lanes(void* dst, Py_ssize_t dst_c, Py_ssize_t dst_t, const char* src,
+                       Py_ssize_t src_k, Py_ssize_t src_c, Py_ssize_t src_t, Py_ssize_t K,
+                       Py_ssize_t C, Py_ssize_t S)
     void stack_lanes(char* dst, const char* src, Py_ssize_t stack, Py_ssize_t lag, Py_ssize_t n,
                      Py_ssize_t bytes)
     void prefetch_row(const char* p, Py_ssize_t n)

@@ -1,7 +1,7 @@
 """Packing of panels, for both engines. The layout is explained in _layout.py."""
 from libc.stdint cimport int64_t
 
-from xsmmconv._pack cimport load_pairs, pack_ops, pair_taps, prefetch_row
+from xsmmconv._pack cimport load_pairs, pack_ops, pair_taps, prefetch_row, scatter_pairs
 
 
 cdef enum:
@@ -112,8 +112,9 @@ cdef inline void pack_transposed(const Panel* p, const Operand* v, char* panel, 
                                  int64_t m0) noexcept nogil:
     """The same to [position][batch row][channel], for nb rows of the batch; `column` elements from
     position to position."""
-    cdef int64_t w, n, lo, hi, plane_length, size = v.ops.computed
+    cdef int64_t w, n, lo, hi, plane_length, size = v.ops.computed, start = 0
     cdef const char* first
+    cdef char* place
     cdef Window* win
     for w in range(p.n_windows):
         win = &p.windows[w]
@@ -125,6 +126,11 @@ cdef inline void pack_transposed(const Panel* p, const Operand* v, char* panel, 
         for n in range(nb):
             first = (v.data + (n0 + n) * v.stride_n + c0 * v.stride_c
                      + (win.plane + lo * v.planes) * v.stride_w)
-            v.ops.transpose(
-                panel + ((win.position + lo - m0 - win.shift) * column + n * (column // nb)) * size,
-                column, first, v.stride_c, v.stride_w * v.planes, channels, hi - lo)
+            place = (panel + ((win.position + lo - m0 - win.shift) * column
+                              + n * (column // nb)) * size)
+            if p.pairs:  # neighbours as they are: positions take the part of filters
+                scatter_pairs(place, column, &start, first, v.stride_w * v.planes, v.stride_c,
+                              v.stride_w * v.planes, hi - lo, channels, 1)
+            else:
+                v.ops.transpose(place, column, first, v.stride_c, v.stride_w * v.planes, channels,
+                                hi - lo)
