@@ -123,13 +123,14 @@ def _weight_lists(
     sh: WeightShape, m: Machine, lb: int, stack: int, taps: int, reach: int
 ) -> tuple[str, bool, str]:
     """Kind of the lists, whether BF16 is multiplied in pairs, and why."""
-    # One row channel has one accumulator per vector of lanes; fewer than eight would wait for each
-    # other, and FP32 with more columns is as fast.
-    pairs = m.bf16 and ceil_div(lb, m.vector_bytes // 4) * sh.rows >= 8
     # Each vector of lanes has n accumulators, and so many do not wait for each other.
-    enough = 8 if lb > m.vector_bytes // sh.item else 12
+    vectors = ceil_div(lb, m.vector_bytes // sh.item)
+    enough = 8 if vectors > 1 else 12
     by_taps = m.overlap and reach * sh.item < REACH_BYTES and taps >= min(sh.rows, enough)
-    lists = "taps" if by_taps and not pairs else "channels"
+    pairs = m.bf16
+    if pairs:  # each row is a call
+        by_taps = by_taps and taps > 2 * sh.rows and vectors * sh.rows < 8
+    lists = "taps" if by_taps else "channels"
     reason = f"lists over positions, n = {lists}: {taps} taps against {sh.rows} channels"
     if pairs:
         reason += ", k in pairs of BF16 (FP32 at borders and for an odd position)"
@@ -138,7 +139,7 @@ def _weight_lists(
         lists = "taps" if by_taps and whole and taps >= 8 * stack else "channels"
         reason = f"lists over positions, each lane for {stack} taps, n = {lists}"
     elif sh.lanes == sh.rows == 1:
-        return "dots", pairs, "one channel against one: dot products of rows"
+        return "dots", False, "one channel against one: dot products of rows"
     elif lists == "taps" and taps < 8 and len(sh.phases) == 1 and len(sh.phases[0].runs) > 1:
         return "unfolded", pairs, f"n = {sh.taps} taps, which have a window of the panel each"
     return lists, pairs, reason

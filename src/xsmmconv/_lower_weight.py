@@ -91,12 +91,13 @@ class _Lowering:
         length: int,
         border: bool = False,
         stacked: int = 1,
+        step: int = 1,
     ):
-        """Calls that reduce over `length` positions; n = taps, or all row channels if taps is 0.
-        Each lane stands for `stacked` taps."""
+        """Calls that reduce over `length` positions; n = taps, which are `step` apart, or all row
+        channels if taps is 0. Each lane stands for `stacked` taps."""
         sh, bl, item = self.sh, self.bl, self.item
         n, last_n = (taps, 0) if taps else (min(bl.rb, sh.rows), sh.rows % bl.rb)
-        ldc = (self.stack if taps else sh.taps) * bl.lb
+        ldc = (step * self.stack if taps else sh.taps) * bl.lb
         kind, position = 1 if taps else 0, self.stack * bl.lb * item
         whole = length // bl.step * bl.step
         parts = [(0, bl.step, whole // bl.step)] if whole else []
@@ -132,13 +133,16 @@ class _Lowering:
             return
         for rect in rects:
             run, position = self.run_list[rect.run], source.positions[rect.run]
-            length, taps = rect.b - rect.a, rect.j1 - rect.j0
+            length = rect.b - rect.a
             if self.bl.lists == "taps":
-                # The distance of a single column means nothing, and may be beyond 32 bits.
-                ldb = run.spacing if taps > 1 else self.bl.step
-                self.reduce(
-                    taps, ldb, 0, position[rect.j0], self.program.tap[run.taps[rect.j0]], length
-                )
+                # Columns of BF16 pairs are an even distance apart.
+                every = 2 if self.pairs and run.spacing % 2 else 1
+                for j in range(rect.j0, min(rect.j0 + every, rect.j1)):
+                    n = len(range(j, rect.j1, every))
+                    # The distance of a single column means nothing, and may be beyond 32 bits.
+                    ldb = every * run.spacing if n > 1 else self.bl.step
+                    tap = self.program.tap[run.taps[j]]
+                    self.reduce(n, ldb, 0, position[j], tap, length, step=every)
                 continue
             for j in range(rect.j0, rect.j1):
                 self.reduce(0, source.row, 0, position[j], self.program.tap[run.taps[j]], length)
