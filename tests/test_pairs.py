@@ -98,6 +98,48 @@ def test_the_corpus_has_problems_for_them():
         assert sum(in_pairs(plan(problem, pass_)) for problem in problems.CORPUS[::5]) > 5
 
 
+@pytest.mark.parametrize(
+    ("line", "pass_", "pairs_of"),
+    [
+        ("n2c1k15s51d8w900", "forward", "taps"),
+        ("n2c3k4s7st2p3w900", "forward", "taps"),
+        ("n2c15k15s51d8w900", "forward", "taps"),
+        ("n2c16k16s51d8w900", "forward", "channels"),
+        ("n2c15k1s51d8w900", "backward_data", "taps"),
+        ("n4c64k64s5w20", "forward", "filters in the lanes"),
+        ("n2c1k15s51d8w900", "backward_weight", "n = taps"),
+        ("n2c3k40s1w900", "backward_weight", "n = channels"),
+    ],
+)
+def test_what_is_multiplied_in_pairs(line, pass_, pairs_of):
+    found = plan(problems._text.parse(line), pass_)
+    reasons = " ".join(found._blocking.reasons)
+    assert in_pairs(found)
+    assert pairs_of in reasons
+
+
+@pytest.mark.parametrize(
+    "line", ["n2c1k15s51d7w900", "n3c2k5s6d3p4w300", "n2c9k7s5p1w83", "n8c33k40s5p2w21"]
+)
+def test_a_bias_is_added_before_rounding(line):
+    """Kernels round and store results themselves only if nothing comes after that."""
+    problem = problems._text.parse(line)
+    found = plan(problem, "forward")
+    first, second, _ = problems.real_operands(problem, problems.FORWARD, BFLOAT16)
+    bias = np.linspace(-3, 5, problem.K, dtype=np.float32)
+    with_zero, _ = run(found, first, second, np.zeros(problem.K, np.float32))
+    without, _ = run(found, first, second)
+    problems.assert_bitwise_equal(with_zero, without, problem, "rounded by a kernel or afterwards")
+    exact = problems.call(reference, problems.FORWARD, problem, first, second)
+    got, _ = run(found, first, second, bias)
+    sizes = problems.call(reference, problems.FORWARD, problem, abs(first), abs(second))
+    terms = problems.terms(problem, problems.FORWARD)
+    bound = reference.error_bound(
+        exact + bias[:, None], sizes + abs(bias[:, None]), terms + 1, BFLOAT16
+    )
+    problems.assert_within(got, exact + bias[:, None], bound, problem)
+
+
 @pytest.mark.parametrize(("k", "ldb"), [(7, 8), (8, 7)])
 def test_an_odd_extent_is_refused(k, ldb):
     with pytest.raises(ValueError, match=f"k={k} and ldb={ldb} should be even"):

@@ -254,7 +254,7 @@ cdef class Correlate:
     cdef readonly Py_ssize_t items
     cdef readonly Py_ssize_t scratch_bytes
     cdef readonly Py_ssize_t shared_bytes
-    cdef bint swapped
+    cdef bint swapped, packs_weights
 
     def __dealloc__(self):
         free(self.t.calls)
@@ -313,7 +313,7 @@ cdef class Correlate:
             panel = t.column * sum([w.width for w in source.windows])
         self.scratch_bytes = t.compact_bytes + t.rows_bytes + t.partial_bytes + panel * sh.item
         self.shared_bytes = weight.group * sh.groups * t.source_ops.computed if weight.packed else 0
-        self.swapped = swapped
+        self.swapped, self.packs_weights = swapped, weight.packed
 
     def pack(self, cnp.ndarray weight):
         """The weights in the layout of this program, for `run` to use again and again."""
@@ -369,7 +369,7 @@ cdef class Correlate:
         cdef Scratch scratch
         if not t.packed and not cnp.PyArray_ISCARRAY_RO(source):
             return -1
-        if not self.shared_bytes and not cnp.PyArray_ISCARRAY_RO(weight):
+        if not self.packs_weights and not cnp.PyArray_ISCARRAY_RO(weight):
             return -1
         v.source = operand(source, t.planes, t.source_ops)
         v.bias = NULL
@@ -387,7 +387,7 @@ cdef class Correlate:
         scratch = Scratch(threads, self.scratch_bytes, shared)
         if packed is not None:
             v.weight = packed.memory
-        elif self.shared_bytes:
+        elif self.packs_weights:
             self.pack_into(weight, scratch.shared, threads)
             v.weight = scratch.shared
         with nogil:
