@@ -184,7 +184,7 @@ def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
     parts = max(1, min(4 // most_slots, size * taps * sh.N * width // 2**23))
     l_parts = sh.groups * ceil_div(sh.lanes, lb)
     rb = min(rb, ceil_div(sh.rows * l_parts, parts))
-    step = width if width <= 128 and not pairs else 64  # short rows in one step
+    step = round_up(width, 1 + pairs) if width <= 128 else 64  # short rows in one step
     windows = sh.taps if lists == "unfolded" else sh.row_planes
     panel = m.l2_bytes // 4 // (sh.item * windows)  # columns of all row channels together
     halo = min(reach, taps * step)  # taps far apart have windows of their own

@@ -9,7 +9,9 @@ tile of one position, or at a border, where ranges begin anywhere, is widened to
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from xsmmconv._blocking import kernel_type
 from xsmmconv._blocking_weight import WeightBlocking, WeightShape
@@ -272,9 +274,19 @@ class _Lowering:
                 program.tiles.append((start, calls, int(bl.packed), 0, halo))
                 at += width * count
 
+    def walk(self, phase: Phase, border: int) -> Iterator[tuple[int, int, int]]:
+        """Tiles (start, width, count); those at a border end where pairs can begin."""
+        for a, width, count in walk(phase, self.bl.tile, border):
+            cuts = [m for m in interior(phase) if a < m < a + width] if self.bl.pairs else []
+            if not cuts:
+                yield a, width, count
+                continue
+            ends = [a, *sorted(set(cuts)), a + width]
+            yield from ((lo, hi - lo, 1) for lo, hi in pairwise(ends))
+
     def phase(self, phase: Phase, first_run: int):
         border = self.bl.tile if self.bl.lists == "dots" else self.bl.border
-        for a, width, count in walk(phase, self.bl.tile, border):
+        for a, width, count in self.walk(phase, border):
             narrow = width
             if self.uniform(phase, first_run, a, a + width) is None:
                 narrow = min(width, self.bl.border)
