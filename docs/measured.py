@@ -22,23 +22,42 @@ _BETWEEN = re.compile(r"(<!-- measured -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def load():
-    """(about, [Result, ...]) of every run."""
-    return [results.load(path) for path in sorted((HERE / "runs").glob("*.json"))]
+    """{name of a machine: [(about, [Result, ...]) of every run there]}"""
+    folders = sorted((HERE / "runs").iterdir(), reverse=True)
+    return {
+        folder.name: [results.load(path) for path in sorted(folder.glob("*.json"))]
+        for folder in folders
+    }
 
 
 def page(text):
     """The text of the page with the tables of today's runs in it."""
-    runs = load()
-    parts = []
+    parts = [part for name, runs in load().items() for part in machine(name, runs)]
+    return _BETWEEN.sub(lambda m: m[1] + "\n" + "\n\n".join(parts) + "\n\n" + m[2], text)
+
+
+def machine(name, runs):
+    """Everything measured on a machine: pictures, tables, and how the runs were made."""
+    dtypes = given(single(plain(runs)))
+    parts = [f"### {name.capitalize()}"]
+    parts += [f"![Shares of the {d} peak, {name}](_pictures/{picture(name, d)})" for d in dtypes]
     for kernels, same in results.grouped(runs, kernels_of).items():
         cells = single(same)
         parts += [problems(dtype + kernels, found) for dtype, found in given(cells).items()]
         if suites := [c for c in cells if c.suite != "given"]:
             parts += [summaries(suites, kernels)]
-        if rows := [c for c in cells if c.suite == "paper-rows"]:
-            parts += [widths(rows, kernels)]
-    parts += [scaling(threaded(runs)), machines(runs)]
-    return _BETWEEN.sub(lambda m: m[1] + "\n" + "\n\n".join(parts) + "\n\n" + m[2], text)
+        rows = [c for c in cells if c.suite == "paper-rows"]
+        parts += [widths(d, kernels) for d in results.grouped(rows, lambda c: c.dtype).values()]
+    return [*parts, scaling(threaded(runs)), commands(runs)]
+
+
+def picture(name, dtype):
+    return f"measured_{name}_{dtype}.svg"
+
+
+def plain(runs):
+    """The runs with the kernels of the machine."""
+    return [run for run in runs if not kernels_of(run)]
 
 
 def kernels_of(run):
@@ -62,7 +81,7 @@ def given(cells):
     return results.grouped(named, lambda c: c.dtype)
 
 
-def machines(runs):
+def commands(runs):
     """Where, when and how the runs were made."""
     lines = []
     for about, _ in runs:
@@ -92,18 +111,20 @@ def figures(cell):
 
 
 def summaries(cells, kernels):
-    """A row per suite: the ratio to torch, its geometric mean and its lowest."""
+    """A row per suite: the median share of the peak; the ratio to torch, its geometric mean and its
+    lowest."""
     rows = []
     for (suite, dtype), same in results.grouped(cells, lambda c: (c.suite, c.dtype)).items():
         of_pass = results.grouped(same, lambda c: c.pass_)
         found = [results.summary(of_pass[pass_]) for pass_ in PASSES]
         means = [
-            f"{one.mean_ratio:.1f} ({one.lowest_ratio:.2f}; {one.behind} of {one.cells})"
+            f"{100 * one.median_share:.0f} %, {one.mean_ratio:.1f} "
+            f"({one.lowest_ratio:.2f}; {one.behind} of {one.cells})"
             for one in found
         ]
         rows.append([suite, dtype + kernels, *means])
     names = [pass_.replace("_", " ") for pass_ in PASSES]
-    header = "suite: ratio to torch, mean (lowest; cells behind it)"
+    header = "suite: of peak, median; ratio to torch, mean (lowest; cells behind it)"
     return table([header, "dtype", *names], rows)
 
 
@@ -121,7 +142,7 @@ def widths(cells, kernels):
         if len(same) > len(PASSES):
             rows.append(row)
     names = [pass_.replace("_", " ") for pass_ in PASSES]
-    header = f"float32{kernels}, 500 to 60000 columns: of peak, lowest ratio to torch"
+    header = f"{cells[0].dtype}{kernels}, 500 to 60000 columns: of peak, lowest ratio to torch"
     return table([header, *names], rows)
 
 
@@ -145,24 +166,29 @@ def table(header, rows):
 
 
 def draw_all(folder):
-    """Shares of the peak of the problems in the tables, one picture per dtype."""
-    runs = [run for run in load() if not kernels_of(run)]
-    for dtype, measured in given(single(runs)).items():
-        names = list(results.grouped(measured, lambda c: c.problem))
-        figure, plots = plt.subplots(1, 3, figsize=(10, 4), sharey=True, layout="constrained")
-        for axes, pass_ in zip(plots, PASSES, strict=True):
-            same = [c for c in measured if c.pass_ == pass_]
-            for column, color, marker in COLUMNS:
-                shares = [100 * c.columns[column].share for c in same]
-                places = [names.index(c.problem) for c in same]
-                axes.plot(shares, places, marker, color=color, label=column)
-            axes.set(xlim=(0, 100), xlabel="share of the peak, %", title=pass_.replace("_", " "))
-            axes.set_yticks(range(len(names)), names, fontsize="small")
-            axes.grid(alpha=0.3)
-        plots[0].invert_yaxis()
-        figure.legend(*plots[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
-        figure.savefig(Path(folder) / f"measured_{dtype}.svg", metadata={"Date": None})
-        plt.close(figure)
+    """Shares of the peak of the problems in the tables, one picture per machine and dtype."""
+    for name, runs in load().items():
+        for dtype, measured in given(single(plain(runs))).items():
+            figure = draw(measured)
+            figure.savefig(Path(folder) / picture(name, dtype), metadata={"Date": None})
+            plt.close(figure)
+
+
+def draw(measured):
+    names = list(results.grouped(measured, lambda c: c.problem))
+    figure, plots = plt.subplots(1, 3, figsize=(10, 4), sharey=True, layout="constrained")
+    for axes, pass_ in zip(plots, PASSES, strict=True):
+        same = [c for c in measured if c.pass_ == pass_]
+        for column, color, marker in COLUMNS:
+            shares = [100 * c.columns[column].share for c in same]
+            places = [names.index(c.problem) for c in same]
+            axes.plot(shares, places, marker, color=color, label=column)
+        axes.set(xlim=(0, 100), xlabel="share of the peak, %", title=pass_.replace("_", " "))
+        axes.set_yticks(range(len(names)), names, fontsize="small")
+        axes.grid(alpha=0.3)
+    plots[0].invert_yaxis()
+    figure.legend(*plots[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
+    return figure
 
 
 if __name__ == "__main__":

@@ -92,6 +92,21 @@ def test_more_than_2_to_the_31_columns():
 
 
 @pytest.mark.slow
+def test_rows_further_apart_than_a_kernel_reaches():
+    """Unrolled, a kernel would read the last of these rows 2.3 GB behind the first."""
+    C, K, W = 20, 8, 30_000_000
+    x = np.zeros((1, C, W), np.float32)
+    x[..., -EDGE:] = np.random.default_rng(4).integers(-3, 4, (C, EDGE))
+    weight = np.random.default_rng(5).integers(-3, 4, (K, C, 1)).astype(np.float32)
+    y = xsmmconv.conv1d(x, weight)
+    np.testing.assert_array_equal(y[..., -EDGE:], reference.conv1d(x[..., -EDGE:], weight))
+    assert not y[..., :-EDGE].any()
+    gradient = xsmmconv.conv1d_backward_weight(y, x, 1)
+    ends = y[..., -EDGE:], x[..., -EDGE:]
+    np.testing.assert_array_equal(gradient, reference.conv1d_backward_weight(*ends, 1))
+
+
+@pytest.mark.slow
 def test_more_than_2_to_the_31_weights():
     """4.3 GB of weights, all zero but where a wrong place would show: in the corners."""
     K = C = 46_400

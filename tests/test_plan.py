@@ -152,6 +152,30 @@ def test_kernels_stay_bounded_where_weight_gradients_read_rows_in_place():
     assert call_all(range(1100, 1600)) - first < 100
 
 
+def test_rows_that_are_too_far_apart_for_a_kernel_are_copied():
+    """Its displacements are 32 bits wide; until then rows may be read where they lie."""
+    for pass_ in PASSES:
+        near = xsmmconv.plan(pass_, (1, 20, 4_000_001), (20, 20, 1))
+        far = xsmmconv.plan(pass_, (1, 20, 30_000_001), (20, 20, 1))
+        assert not near._blocking.packed, pass_
+        assert far._blocking.packed, pass_
+
+
+@pytest.mark.parametrize(
+    ("line", "in_place"), [("n2c40k40s3w900", True), ("n2c40k40s3w1024", False)]
+)
+def test_rows_are_read_in_place_where_vectors_are_loaded_in_halves(line, in_place):
+    """Unless their distance brings them to the same sets of L1. No bit depends on it."""
+    problem, x, weight = arrays(line, "forward")
+    machine, results = _plan.machine("float32"), []
+    for halved in (False, True):
+        found = _plan.Plan("forward", problem, found=dataclasses.replace(machine, halved=halved))
+        assert found._blocking.packed == (not (halved and in_place))
+        results.append(np.empty(found.output_shape, np.float32))
+        found.run(x, weight, None, False, results[-1], 1)
+    np.testing.assert_array_equal(results[0], results[1])
+
+
 def test_describe_says_what_matters(monkeypatch):
     monkeypatch.setattr(_plan, "_row_lengths", set())
     text = xsmmconv.plan("forward", (4, 15, 1000), (15, 15, 51), dilation=8).describe()

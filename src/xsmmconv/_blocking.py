@@ -33,8 +33,15 @@ class Machine:
     vector_bytes: int
     overlap: bool  # kernels with overlapping operands can be had
     bf16: bool  # pairs of BF16 numbers are multiplied natively
+    halved: bool  # vectors are loaded in halves: a line's end within one costs little
     l1_bytes: int
     l2_bytes: int
+
+
+def too_far(distance: int, item: int) -> bool:
+    """Whether the columns of an operand of a kernel would be so far apart: it reads up to 23 of
+    them at displacements from one address, and fetches some ahead."""
+    return 32 * distance * item >= REACH_BYTES
 
 
 def kernel_type(item: int, pairs: bool, rounded: bool = False) -> str:
@@ -350,13 +357,15 @@ def _correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
     if short:  # the same sums, whether or not this length has been seen before
         lists, why = "taps", f"rows of {width} columns that stay in L1"
     reasons = [f"lists over {lists}: {why}"]
-    packed = not sh.direct_source or sh.planes > 1
+    packed, apart = not sh.direct_source or sh.planes > 1, False
     if lists == "taps":  # rows of any length, and of powers of two, are better off in a panel
         little = taps == 1 and (sh.K <= 16 or sh.C <= 16)
         little = little or _short_and_trimmed(sh, m, width, taps)
         little = little or _in_l1(sh, m) or _one_tap(sh, m, taps)
-        packed = packed or not (sh.known_source and little)
-        if not packed and _one_tap(sh, m, taps):
+        apart = m.halved and not _collide(sh)
+        packed = packed or not (sh.known_source and (little or apart))
+        packed = packed or too_far(sh.source_width, sh.item)
+        if not packed and (apart or _one_tap(sh, m, taps)):
             reasons.append("rows in place: what the next tile reads is fetched meanwhile")
     if packed:
         reasons.append(
@@ -368,7 +377,8 @@ def _correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
             )
         )
     tile = _tile(sh, m, width, taps, reach)
-    chunk = _chunk(sh, tile, reach, m.l2_bytes // 2 if packed else 0)
+    # All blocks of filters read a chunk, which then stays in L2.
+    chunk = _chunk(sh, tile, reach, m.l2_bytes // 2 if packed or apart else 0)
     split, cb = _split(sh, m, width, taps, reach), _channel_block(sh, taps)
     if split > 1:
         tile = chunk = _split_tile(sh, m, width, reach)

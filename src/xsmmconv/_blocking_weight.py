@@ -13,6 +13,7 @@ from xsmmconv._blocking import (
     even_parts,
     longest,
     round_up,
+    too_far,
 )
 from xsmmconv._geometry import Phase, interior
 
@@ -154,6 +155,7 @@ def _good_rows(sh: WeightShape, lists: str, pairs: bool) -> bool:
         and sh.same_type
         and not pairs
         and gcd(sh.row_width * sh.item, 2**16) <= _ONE_TAP_TILE * sh.item
+        and not too_far(sh.row_width, sh.item)
     )
 
 

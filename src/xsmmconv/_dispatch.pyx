@@ -19,8 +19,17 @@ cdef extern from *:
     #ifndef XSMMCONV_LIBXSMM_VERSION
     #error "the build names the version of LIBXSMM"
     #endif
+    static int made_by_amd(void) {
+    #if defined(__x86_64__)
+      __builtin_cpu_init();
+      return __builtin_cpu_is("amd") != 0;
+    #else
+      return 0;
+    #endif
+    }
     """
     const char* XSMMCONV_LIBXSMM_VERSION
+    bint made_by_amd()
 
 cdef extern from "<sys/mman.h>" nogil:
     enum: MAP_ANONYMOUS
@@ -95,6 +104,11 @@ def vector_bytes():
     """Width of a vector register of the instruction set in bytes."""
     _init()
     return 64 if lx.libxsmm_get_target_archid() >= lx.LIBXSMM_X86_AVX512_CORE else 32
+
+
+def halved_vectors():
+    """Whether AVX-512 vectors are loaded in halves, as by AMD's Zen 4."""
+    return vector_bytes() == 64 and made_by_amd()
 
 
 def registry_info():

@@ -16,6 +16,7 @@ from xsmmconv._blocking import (
     CorrelateShape,
     ceil_div,
     kernel_type,
+    too_far,
 )
 from xsmmconv._geometry import Phase, Rectangle, cover, split_taps, walk
 from xsmmconv._layout import SourceLayout, in_place, panel, transposed_panel
@@ -68,7 +69,7 @@ def weight_layout(
         step = S * bl.kb
         group = ceil_div(sh.K, bl.kb) * sh.C * step
         return WeightLayout(tap, sh.C * S, step, bl.cb, bl.cb * step, group, True)
-    ascending = all(run.taps.step == 1 for run in run_list)
+    ascending = all(run.taps.step == 1 for run in run_list) and not too_far(sh.C * S, sh.item)
     if bl.lists == "channels" and natural and ascending:
         return WeightLayout(tuple(range(S)), sh.C * S, S, sh.C, 0, sh.K * sh.C * S, False)
     tap = [-1] * S  # in backward data with a stride some taps reach no row at all

@@ -81,6 +81,7 @@ def machine(dtype: str) -> Machine:
         _dispatch.vector_bytes(),
         _dispatch.overlapping_operands(kernels),
         dtype == "bfloat16" and _dispatch.bf16_kernels(),
+        _dispatch.halved_vectors(),
         _cache_bytes("SC_LEVEL1_DCACHE_SIZE", 2**15),
         _cache_bytes("SC_LEVEL2_CACHE_SIZE", 2**20),
     )
