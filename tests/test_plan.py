@@ -152,8 +152,10 @@ def test_kernels_stay_bounded_where_weight_gradients_read_rows_in_place():
     assert call_all(range(1100, 1600)) - first < 100
 
 
-def test_rows_that_are_too_far_apart_for_a_kernel_are_copied():
+def test_rows_that_are_too_far_apart_for_a_kernel_are_copied(monkeypatch):
     """Its displacements are 32 bits wide; until then rows may be read where they lie."""
+    monkeypatch.setattr(_plan, "_may_depend_on", lambda length: True)
+    monkeypatch.setattr(_plan, "_cache", type(_plan._cache)())
     for pass_ in PASSES:
         near = xsmmconv.plan(pass_, (1, 20, 4_000_001), (20, 20, 1))
         far = xsmmconv.plan(pass_, (1, 20, 30_000_001), (20, 20, 1))
@@ -164,8 +166,9 @@ def test_rows_that_are_too_far_apart_for_a_kernel_are_copied():
 @pytest.mark.parametrize(
     ("line", "in_place"), [("n2c40k40s3w900", True), ("n2c40k40s3w1024", False)]
 )
-def test_rows_are_read_in_place_where_vectors_are_loaded_in_halves(line, in_place):
+def test_rows_are_read_in_place_where_vectors_are_loaded_in_halves(line, in_place, monkeypatch):
     """Unless their distance brings them to the same sets of L1. No bit depends on it."""
+    monkeypatch.setattr(_plan, "_may_depend_on", lambda length: True)
     problem, x, weight = arrays(line, "forward")
     machine, results = _plan.machine("float32"), []
     for halved in (False, True):
