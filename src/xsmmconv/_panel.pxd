@@ -32,7 +32,7 @@ cdef struct Panel:
     int64_t n_windows
     int64_t row          # elements
     bint pairs           # an element is a pair of BF16 channels
-    int64_t tap_pairs    # where pairs of taps, FP32 rounded to BF16, begin in a row; 0: there are none
+    int64_t tap_pairs    # where pairs of taps, of BF16, begin in a row; 0: there are none
     int64_t spacing      # of the taps of a pair
 
 
