@@ -153,9 +153,10 @@ def _in_l1(sh: CorrelateShape, m: Machine) -> bool:
     return sh.known_source and sh.planes == 1 and 4 * size <= 5 * m.l1_bytes
 
 
-def _collide(sh: CorrelateShape) -> bool:
-    """Whether the distance of the rows brings the same columns of all to few sets of a cache."""
-    return not 64 <= sh.source_width * sh.item % 2048 <= 2048 - 64
+def _collide(sh: CorrelateShape, way: int = 2048, near: int = 64) -> bool:
+    """Whether the distance of the rows brings the same columns of all to few sets of a cache: it is
+    near a multiple of so many bytes (of L1, if nothing is said)."""
+    return not near <= sh.source_width * sh.item % way <= way - near
 
 
 def _one_tap(sh: CorrelateShape, m: Machine, taps: int) -> bool:
@@ -362,7 +363,7 @@ def _correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
         little = taps == 1 and (sh.K <= 16 or sh.C <= 16)
         little = little or _short_and_trimmed(sh, m, width, taps)
         little = little or _in_l1(sh, m) or _one_tap(sh, m, taps)
-        apart = m.halved and not _collide(sh)
+        apart = m.halved and not _collide(sh) and not _collide(sh, m.l2_bytes // 8, 1024)
         packed = packed or not (sh.known_source and (little or apart))
         packed = packed or too_far(sh.source_width, sh.item)
         if not packed and (apart or _one_tap(sh, m, taps)):
