@@ -100,16 +100,11 @@ class _Lowering:
     def offset_list(self, key, entries) -> int:
         """Start of a list of (a, b) element offsets; equal lists are stored once."""
         if key not in self.lists:
-            item = self.sh.item
-            self.lists[key] = self.byte_list((a * item, b * item) for a, b in entries)
+            self.lists[key] = len(self.program.offsets_a)
+            for a, b in entries:
+                self.program.offsets_a.append(a * self.sh.item)
+                self.program.offsets_b.append(b * self.sh.item)
         return self.lists[key]
-
-    def byte_list(self, entries) -> int:
-        start = len(self.program.offsets_a)
-        for a, b in entries:
-            self.program.offsets_a.append(a)
-            self.program.offsets_b.append(b)
-        return start
 
     def call(
         self,
@@ -225,29 +220,35 @@ class _Lowering:
             beta = 1
 
     def calls_by_pairs(self, rects: list[Rectangle], beta: int, rounded: bool = False):
-        """k = two taps: the list holds the pairs of all rectangles and channels. The last of an odd
-        number of taps is single: FP32 is a pair of BF16 with a zero, and so is its weight."""
-        source, weight, item = self.program.source, self.program.weight, self.sh.item
-        single = ceil_div(self.sh.C * weight.c, 2)  # where FP32 begins in the weights of a filter
+        """k = two taps: the list holds the pairs of all rectangles and channels."""
         key = tuple((r.run, r.j0, r.j1) for r in rects)
-
-        def entries():
-            for run, j0, j1 in key:
-                for c in range(self.sh.C):
-                    for j in range(j0, j1, 2):
-                        a = c * source.row + source.positions[run][j]
-                        b = c * weight.c + weight.tap[self.run_list[run].taps[j]]
-                        if j + 1 < j1:
-                            yield (a + source.pairs) * item, (b - single) * item // 2
-                        else:
-                            yield a * item, b * item
-
         if key not in self.lists:
-            self.lists[key] = self.byte_list(entries())
+            self.lists[key] = len(self.program.offsets_a)
+            for run, j0, j1 in key:
+                self.list_pairs(run, j0, j1)
         count = self.sh.C * sum((j1 - j0 + 1) // 2 for _, j0, j1 in key)
         useful = self.sh.C * sum(j1 - j0 for _, j0, j1 in key)
         m0, b = rects[0].a, rects[0].b
         self.call(b - m0, 2, beta, m0, 0, m0, self.lists[key], count, useful, rounded)
+
+    def list_pairs(self, run: int, j0: int, j1: int):
+        """Entries for the taps [j0, j1) of a run, which are equally far apart. The last of an odd
+        number is single: FP32 is a pair of BF16 with a zero, and so is its weight."""
+        program, item, C = self.program, self.sh.item, self.sh.C
+        source, weight, taps = program.source, program.weight, self.run_list[run].taps
+        row, filter_row = source.row * item, weight.c * item
+        half = ceil_div(C * weight.c, 2)  # where FP32 begins in the weights of a filter
+        a, last_a = (source.positions[run][j] * item for j in (j0, j1 - 1))
+        b, last_b = ((weight.tap[taps[j]] - half) * item for j in (j0, j1 - 1))
+        pairs, step = (j1 - j0) // 2, 2 * self.spacing * item
+        a += source.pairs * item
+        for c in range(C):
+            program.offsets_a += range(a + c * row, a + c * row + pairs * step, step)
+            first = (b + c * filter_row) // 2
+            program.offsets_b += range(first, first + pairs * item, item)
+            if (j1 - j0) % 2:
+                program.offsets_a.append(last_a + c * row)
+                program.offsets_b.append(last_b + c * filter_row + half * item)
 
     def border_tile(self, phase: Phase, first_run: int, a: int, b: int) -> tuple[int, ...]:
         """One channel and one filter, where each tap serves some columns: no kernel is called."""
