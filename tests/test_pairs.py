@@ -106,6 +106,8 @@ def test_the_corpus_has_problems_for_them():
         ("n2c15k15s51d8w900", "forward", "taps"),
         ("n2c16k16s51d8w900", "forward", "channels"),
         ("n2c15k1s51d8w900", "backward_data", "taps"),
+        ("n2c15k1s51d8w1500", "forward", "51 taps in 3 parts"),
+        ("n2c1k16s50d3p70w1500", "backward_data", "50 taps in 2 parts"),
         ("n4c64k64s5w20", "forward", "filters in the lanes"),
         ("n2c1k15s51d8w900", "backward_weight", "n = taps"),
         ("n2c3k40s1w900", "backward_weight", "n = channels"),

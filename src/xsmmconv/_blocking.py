@@ -210,10 +210,10 @@ def _lists(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) ->
     channels = min(sh.C, 64)
     if sh.tap_pairs:
         return "pairs", f"k = 2 taps of BF16, {taps} taps of {sh.C} channels"
-    if _split(sh, m, width, taps, reach) > 1:
-        return "channels", f"one filter, k = {taps} taps in parts"
     if sh.pairs:
         return "taps", f"k = {sh.channels} channels, in pairs of BF16"
+    if _split(sh, m, width, taps, reach) > 1:
+        return "channels", f"one filter, k = {taps} taps in parts"
     if not m.overlap:
         return "taps", "no kernels with overlapping operands in this copy of LIBXSMM"
     if reach * sh.item >= REACH_BYTES:
@@ -313,10 +313,10 @@ def _split(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) ->
     """In how many parts the taps of a single filter are taken. A kernel with one column in B loads
     a vector for every multiply-add; with three, one for three. Parts of equal length are best."""
     single = len(sh.phases) == 1 and len(sh.phases[0].runs) == 1 and sh.K == 1
-    single = single and not sh.pairs and not sh.tap_pairs
+    single = single and not sh.tap_pairs
     # The ends of tiles and the borders, where nothing is gained, should be a small part.
-    worth = taps >= 12 and sh.C >= (4 if taps < 48 else 2)
-    worth = worth and width >= 512 + (4 * reach if _trimmed(sh) else 0)
+    worth = sh.channels * taps >= 112 if sh.pairs else sh.C >= (4 if taps < 48 else 2)
+    worth = worth and taps >= 12 and width >= 512 + (4 * reach if _trimmed(sh) else 0)
     if not (single and worth and m.overlap) or _split_tile(sh, m, width, reach) < 512:
         return 1
     return 2 if taps % 3 and taps % 2 == 0 else 3

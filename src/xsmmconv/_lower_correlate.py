@@ -84,6 +84,10 @@ def weight_layout(
         return WeightLayout((0,), sh.C, 1, bl.cb, bl.cb, sh.K * sh.C, False)
     for t in range(S):
         tap[t] = t * sh.K * bl.cb
+    if bl.split > 1:  # the parts' taps, in the order in which they read the source
+        for r, run in enumerate(run_list):
+            for j, t in enumerate(run.taps):
+                tap[t] = (j * bl.split + r) * bl.cb
     block = S * sh.K * bl.cb
     return WeightLayout(tuple(tap), bl.cb, 1, bl.cb, block, block * ceil_div(sh.C, bl.cb), True)
 
@@ -96,6 +100,11 @@ class _Lowering:
         self.tiles: dict[tuple, int] = {}
         self.variants: dict[tuple, tuple] = {}
         self.column = bl.nb * bl.kb if bl.lanes == "filters" else 1  # of a result, in elements
+        self.emit = {
+            "taps": self.calls_by_taps,
+            "channels": self.calls_by_channels,
+            "pairs": self.calls_by_pairs,
+        }[bl.lists]
 
     def offset_list(self, key, entries) -> int:
         """Start of a list of (a, b) element offsets; equal lists are stored once."""
@@ -266,25 +275,14 @@ class _Lowering:
         """One filter, whose taps are as many filters with fewer taps: row r of a matrix product
         has the taps r, r + R, ..., and is added to the result r tap distances to the left. Where
         columns at either end lack some of the rows, kernels add what these would have held."""
-        program, source, weight = self.program, self.program.source, self.program.weight
-        rows, item, C = self.bl.split, self.sh.item, self.sh.C
-        run = self.run_list[rects[0].run]
-        step, kind = run.spacing // rows, kernel_type(item, False)
+        program, rows, item = self.program, self.bl.split, self.sh.item
+        step = self.run_list[rects[0].run].spacing // rows
         halo, start = (rows - 1) * step, len(program.calls)
-        columns = width - halo
-        ldc = SPLIT_COLUMNS + 64 // item
-        entries = [(c * source.row, c * weight.c) for c in range(C)]
-        offsets = self.offset_list("split", entries)
-        least = rects[-1].j1
+        ldc, least = SPLIT_COLUMNS + 64 // item, rects[-1].j1
+        emit = self.partial_by_taps if self.sh.pairs else self.partial_by_channels
         for j, k, n in (0, least, rows), (least, 1, sum(r.j1 > least for r in rects)):
-            for c in range(0, C if n else 0, self.bl.cb):
-                shape = kind, columns, n, k, run.spacing, C * weight.c, ldc, int(j + c > 0)
-                program.kernels[shape] = kernel = self.kernel(*shape)
-                a = source.positions[rects[0].run][j] + halo + c * source.row
-                b, count = weight.tap[run.taps[j]] + c * weight.c, min(self.bl.cb, C - c)
-                program.calls.append(
-                    (kernel, 0, columns * n * k * count, 0, a * item, b * item, 0, offsets, count)
-                )
+            if n:
+                emit(rects[0].run, j, k, n, halo, width - halo, ldc)
         partial, taps = len(program.calls) - start, len(program.border_taps)
         program.partial = max(program.partial, rows * ldc)
         for r, rect in enumerate(rects):
@@ -292,8 +290,41 @@ class _Lowering:
             program.border_taps.append(((r * ldc - left) * item, 0, left, right))
             for a, b in (0, left), (right, width):
                 if a < b:
-                    self.calls_by_channels([Rectangle(rect.run, a, b, 0, rect.j1)], 1)
+                    self.emit([Rectangle(rect.run, a, b, 0, rect.j1)], 1)
         return start, len(program.calls) - start, 0, taps, rows, 0, partial, -1
+
+    def partial_by_channels(
+        self, first: int, j: int, k: int, n: int, halo: int, columns: int, ldc: int
+    ):
+        """n rows of partial sums over k taps of a run each, from its tap j on."""
+        source, weight, item, C = self.program.source, self.program.weight, self.sh.item, self.sh.C
+        run, kind = self.run_list[first], kernel_type(item, False)
+        offsets = self.offset_list("split", ((c * source.row, c * weight.c) for c in range(C)))
+        for c in range(0, C, self.bl.cb):
+            shape = kind, columns, n, k, run.spacing, C * weight.c, ldc, int(j + c > 0)
+            a = source.positions[first][j] + halo + c * source.row
+            b, count = weight.tap[run.taps[j]] + c * weight.c, min(self.bl.cb, C - c)
+            self.partial_call(shape, columns * n * k * count, a, b, offsets, count)
+
+    def partial_by_taps(
+        self, first: int, j: int, k: int, n: int, halo: int, columns: int, ldc: int
+    ):
+        """The same for pairs of channels, in lists over the taps."""
+        source, weight, sh, cb = self.program.source, self.program.weight, self.sh, self.bl.cb
+        places, taps = source.positions[first], self.run_list[first].taps
+        entries = ((places[i], weight.tap[taps[i]]) for i in range(j, j + k))
+        offsets = self.offset_list(("split", j), entries)
+        for c in range(0, sh.C, cb):
+            depth, kind = min(cb, sh.C - c), kernel_type(sh.item, True)
+            shape = kind, columns, n, 2 * depth, source.row, 2 * cb, ldc, int(j + c > 0)
+            useful = columns * n * k * min(2 * depth, sh.channels - 2 * c)
+            a, b = halo + c * source.row, c // cb * weight.block
+            self.partial_call(shape, useful, a, b, offsets, k)
+
+    def partial_call(self, shape: tuple, work: int, a: int, b: int, offsets: int, count: int):
+        item = self.sh.item
+        self.program.kernels[shape] = kernel = self.kernel(*shape)
+        self.program.calls.append((kernel, 0, work, 0, a * item, b * item, 0, offsets, count))
 
     def tile(self, phase: Phase, first_run: int, a: int, b: int) -> int:
         """Index of the program of tile [a, b); equal programs are stored once."""
@@ -311,11 +342,6 @@ class _Lowering:
             whole = all(r[1:] == (0, width, 0, len(run_list[r.run].taps)) for r in rects)
             fill = not rects or rects[0].b - rects[0].a < width
             start, beta = len(program.calls), 1 if fill else 0
-            emit = {
-                "taps": self.calls_by_taps,
-                "channels": self.calls_by_channels,
-                "pairs": self.calls_by_pairs,
-            }[self.bl.lists]
             self.tiles[key] = len(program.tiles)
             if not whole and self.sh.C == self.sh.K == 1:
                 program.tiles.append(self.border_tile(phase, first_run, a, b))
@@ -325,12 +351,12 @@ class _Lowering:
                 program.tiles.append(self.split_tile(sorted(rects), width))
                 return self.tiles[key]
             for _, group in groupby(rects, lambda r: r[1:3]):
-                emit(list(group), beta)
+                self.emit(list(group), beta)
                 beta = 1
             calls, rounded = len(program.calls) - start, -1
             if self.bl.rounded and calls == 1 and not fill:
                 rounded = start + 1  # the same, if there is no bias to add before rounding
-                emit(rects, 0, rounded=True)
+                self.emit(rects, 0, rounded=True)
             program.tiles.append((start, calls, int(fill), -1, 0, 0, 0, rounded))
         return self.tiles[key]
 
