@@ -39,9 +39,10 @@ def page(text):
 def machine(name, runs):
     """Everything measured on a machine: pictures, tables, and how the runs were made."""
     dtypes = given(single(plain(runs)))
-    parts = [f"### {name.capitalize()}"]
-    parts += [f"![Shares of the {d} peak, {name}](_pictures/{picture(name, d)})" for d in dtypes]
-    for kernels, same in results.grouped(runs, kernels_of).items():
+    title = name.replace("-", " ").capitalize()
+    parts = [f"### {title}"]
+    parts += [f"![Shares of the {d} peak, {title}](_pictures/{picture(name, d)})" for d in dtypes]
+    for kernels, same in sorted(results.grouped(runs, kernels_of).items()):
         cells = single(same)
         parts += [problems(dtype + kernels, found) for dtype, found in given(cells).items()]
         if suites := [c for c in cells if c.suite != "given"]:
@@ -66,8 +67,12 @@ def kernels_of(run):
 
 
 def single(runs):
-    """The cells of the runs that had one thread only."""
-    return [c for _, cells in runs if all(c.threads == 1 for c in cells) for c in cells]
+    """The cells of the runs that had one thread only; of those measured again, the last."""
+    found = {}
+    for _, cells in sorted(runs, key=lambda run: run[0]["date"]):
+        if all(c.threads == 1 for c in cells):
+            found |= {(c.suite, c.problem, c.pass_, c.dtype): c for c in cells}
+    return list(found.values())
 
 
 def threaded(runs):
