@@ -121,6 +121,28 @@ def test_what_is_multiplied_in_pairs(line, pass_, pairs_of):
 
 
 @pytest.mark.parametrize(
+    ("line", "pass_", "rounding"),
+    [
+        ("n2c16k16s5w900", "forward", True),
+        ("n2c1k16s5w900", "forward", True),
+        ("n2c16k16s5w900", "backward_data", True),
+        ("n2c16k16s5st2w900", "backward_data", False),  # every other column
+    ],
+)
+def test_kernels_round_whole_rows(line, pass_, rounding, monkeypatch):
+    monkeypatch.setattr(_plan, "_may_depend_on", lambda length: True)
+    kinds = {kernel[0] for kernel in plan(problems._text.parse(line), pass_)._program.kernels}
+    assert ("bfloat16 rounded" in kinds) == rounding
+
+
+def test_borders_of_weight_gradients_are_narrow():
+    """Pairs begin with the first position that all taps use, not with the next tile."""
+    program = plan(problems._text.parse("n4c128k128s3p1w300"), "backward_weight")._program
+    in_pairs = (s[2] * s[3] for s in program.segments if program.tiles[s[4]][3])
+    assert sum(in_pairs) >= 294
+
+
+@pytest.mark.parametrize(
     "line", ["n2c1k15s51d7w900", "n3c2k5s6d3p4w300", "n2c9k7s5p1w83", "n8c33k40s5p2w21"]
 )
 def test_a_bias_is_added_before_rounding(line):

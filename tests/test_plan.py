@@ -3,13 +3,14 @@
 import dataclasses
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import problems
 import pytest
 
 import xsmmconv
-from xsmmconv import _dispatch, _plan, reference
+from xsmmconv import _dispatch, _geometry, _lower_correlate, _plan, reference
 from xsmmconv._problem import PASSES
 from xsmmconv._text import parse
 from xsmmconv.bench import suites
@@ -163,14 +164,27 @@ def test_rows_that_are_too_far_apart_for_a_kernel_are_copied(monkeypatch):
         assert far._blocking.packed, pass_
 
 
+@pytest.mark.parametrize(("C", "packed"), [(1000, False), (1_000_000, True)])
+def test_weights_that_are_too_far_apart_for_a_kernel_are_packed(C, packed):
+    sh = SimpleNamespace(tap_pairs=False, pairs=False, C=C, K=3, item=4)
+    bl = SimpleNamespace(lists="channels", lanes="columns", split=1, cb=C)
+    runs = [_geometry.Run(range(10), 0, 100, 0, 1)]
+    assert _lower_correlate.weight_layout(sh, bl, runs, 10, natural=True).packed == packed
+
+
 @pytest.mark.parametrize(
-    ("line", "in_place"), [("n2c40k40s3w900", True), ("n2c40k40s3w1024", False)]
+    ("line", "in_place"),
+    [
+        ("n2c40k40s3w900", True),
+        ("n2c40k40s3w1024", False),  # rows collide in L1
+        ("n1c40k40s3w32818", False),  # or in L2
+    ],
 )
 def test_rows_are_read_in_place_where_vectors_are_loaded_in_halves(line, in_place, monkeypatch):
     """Unless their distance brings them to the same sets of L1. No bit depends on it."""
     monkeypatch.setattr(_plan, "_may_depend_on", lambda length: True)
     problem, x, weight = arrays(line, "forward")
-    machine, results = _plan.machine("float32"), []
+    machine, results = dataclasses.replace(_plan.machine("float32"), l2_bytes=2**20), []
     for halved in (False, True):
         found = _plan.Plan("forward", problem, found=dataclasses.replace(machine, halved=halved))
         assert found._blocking.packed == (not (halved and in_place))
