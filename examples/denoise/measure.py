@@ -18,6 +18,7 @@ import inference
 import model
 import numpy as np
 import torch
+import torch.distributed.nn  # before there is a group, as in trainer
 import tracks
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
@@ -173,6 +174,7 @@ def processes(options):
             distributed.barrier()  # the slower process counts
             times.append(time.perf_counter() - start)
     sums = [_sum_times(n, options.repeats) for n in (1, 2**14, _parameters(run.network), 2**22)]
+    run.joint = run.network  # the wrapper goes before its group: see Trainer.leave
     distributed.destroy_process_group()
     if not first:
         return

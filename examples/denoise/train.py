@@ -130,8 +130,10 @@ def main():
             f"{len(validation)} for validation, {len(test)} for test"
         )
     start = time.perf_counter()
-    run.run(training, validation, options.epochs, options.patience, options.minutes)
-    group.leave()
+    try:
+        run.run(training, validation, options.epochs, options.patience, options.minutes)
+    finally:
+        run.leave()
     if group.rank == 0:
         print(f"trained for {time.perf_counter() - start:.0f} s")
         run.load_best()

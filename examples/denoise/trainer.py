@@ -8,6 +8,7 @@ from pathlib import Path
 
 import model
 import torch
+import torch.distributed.nn  # before there is a group: its functions keep that as a default
 from progress import Progress
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
@@ -195,6 +196,15 @@ class Trainer:
             self.save("best.pt")
         if self.group.rank == 0:
             print(f"epoch {self.epoch}: validation loss {loss:.4f}{' (best)' * better}", flush=True)
+
+    def leave(self):
+        """Go on without the other processes."""
+        # Nothing may own the group after it is destroyed, for its threads end with its last owner.
+        # A thread that outlives the interpreter can abort the process; and the wrapper, were it
+        # the last, would wait for them with the interpreter's lock, which they take to free a
+        # tensor.
+        self.joint = self.network
+        self.group.leave()
 
     def load_best(self):
         state = torch.load(self.output / "best.pt", weights_only=True)

@@ -3,6 +3,7 @@
 import sys
 
 import torch
+import torch.distributed.nn  # before there is a group
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
@@ -29,6 +30,7 @@ def main():
     model(batch()[distributed.get_rank() :: 2]).square().mean().backward()
     if distributed.get_rank() == 0:
         torch.save([p.grad for p in model.parameters()], sys.argv[1])
+    del model  # and before it ends: see Trainer.leave of the example
     distributed.destroy_process_group()
 
 

@@ -5,10 +5,11 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
-from pytorch import ddp_gradients
+from pytorch import ddp_gradients, ddp_left
 from pytorch.test_denoise import TINY, checkpoint, train
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -27,6 +28,13 @@ def test_gradients_are_those_of_the_joint_batch(tmp_path):
     assert done.returncode == 0, done.stderr
     got = torch.load(tmp_path / "gradients.pt", weights_only=True)
     torch.testing.assert_close(got, [p.grad for p in model.parameters()], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.usefixtures("example")
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads' names are read there")
+def test_no_thread_outlives_the_group(tmp_path, example):
+    done = torchrun(ddp_left.__file__, example, "--output", tmp_path, *TINY, "--epochs", "1")
+    assert done.returncode == 0, done.stderr
 
 
 def start(rank, port, log, *command):
