@@ -111,6 +111,8 @@ def test_the_corpus_has_problems_for_them():
         ("n4c64k64s5w20", "forward", "filters in the lanes"),
         ("n2c1k15s51d8w900", "backward_weight", "n = taps"),
         ("n2c3k40s1w900", "backward_weight", "n = channels"),
+        ("n1c1k512s16st8w32000", "backward_weight", "n = 16 taps"),
+        ("n1c4k64s16st8w32000", "backward_weight", "n = channels"),
     ],
 )
 def test_what_is_multiplied_in_pairs(line, pass_, pairs_of):

@@ -235,6 +235,27 @@ def test_describe_says_what_matters(monkeypatch):
     assert "2 taps of 20 channels are read in place" in text
 
 
+@pytest.mark.skipif(_dispatch.vector_bytes() < 64, reason="blocks of 32 lanes")
+def test_long_rows_of_a_weight_gradient_are_packed_seldom():
+    """With a stride of 8, a row of x is eight times as long as one of dy."""
+    shapes = (1, 256, 800), (512, 256, 16)
+    bl = xsmmconv.plan("backward_weight", *shapes, stride=8, padding=4)._blocking
+    assert bl.l_blocks * bl.lb >= 4 * bl.rb
+    bl = xsmmconv.plan("backward_weight", *shapes, padding=4)._blocking
+    assert bl.l_blocks * bl.lb <= 2 * bl.rb
+
+
+@pytest.mark.parametrize(
+    ("line", "lengths"),
+    [("n1c64k64s16st8p4w800", {99, 100}), ("n1c64k64s16p8w800", {1, 2, 4, 8, 64})],
+)
+def test_lengths_at_a_border_have_kernels_of_their_own_if_they_are_few(line, lengths):
+    """Taps of a stride use as many positions as their neighbours."""
+    p = parse(line)
+    plan = xsmmconv.plan("backward_weight", p.x_shape, p.weight_shape, **p.parameters)
+    assert {kernel[3] for kernel in plan._program.kernels} == lengths
+
+
 FORKED = """
 import os
 import signal

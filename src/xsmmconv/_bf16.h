@@ -50,24 +50,29 @@ static inline XC_AVX512_16 __m256i bf16_round16(__m512 v) {
 
 /* ---- matrices of 16-bit elements -------------------------------------------------------------- */
 
-static inline void transpose8_u16(__m128i r[8]) {
-  __m128i t[8], u[8];
-  for (int i = 0; i < 4; i++) {
-    t[2 * i] = _mm_unpacklo_epi16(r[2 * i], r[2 * i + 1]);
-    t[2 * i + 1] = _mm_unpackhi_epi16(r[2 * i], r[2 * i + 1]);
+/* 8 x 8 elements, in each 128 bits of the vectors. */
+#define XC_TRANSPOSE8_U16(NAME, VECTOR, OP, TARGET)                                              \
+  static inline __attribute__((always_inline)) TARGET void NAME(VECTOR r[8]) {                   \
+    VECTOR t[8], u[8];                                                                           \
+    for (int i = 0; i < 4; i++) {                                                                \
+      t[2 * i] = OP##_unpacklo_epi16(r[2 * i], r[2 * i + 1]);                                    \
+      t[2 * i + 1] = OP##_unpackhi_epi16(r[2 * i], r[2 * i + 1]);                                \
+    }                                                                                            \
+    /* The columns below 4, and from 4 on, of rows 0 to 3 and 4 to 7. */                         \
+    for (int h = 0; h < 2; h++) {                                                                \
+      u[4 * h] = OP##_unpacklo_epi32(t[h], t[h + 2]);                                            \
+      u[4 * h + 1] = OP##_unpackhi_epi32(t[h], t[h + 2]);                                        \
+      u[4 * h + 2] = OP##_unpacklo_epi32(t[h + 4], t[h + 6]);                                    \
+      u[4 * h + 3] = OP##_unpackhi_epi32(t[h + 4], t[h + 6]);                                    \
+    }                                                                                            \
+    for (int h = 0; h < 2; h++)                                                                  \
+      for (int i = 0; i < 2; i++) {                                                              \
+        r[4 * h + 2 * i] = OP##_unpacklo_epi64(u[4 * h + i], u[4 * h + 2 + i]);                  \
+        r[4 * h + 2 * i + 1] = OP##_unpackhi_epi64(u[4 * h + i], u[4 * h + 2 + i]);              \
+      }                                                                                          \
   }
-  for (int h = 0; h < 2; h++) /* the columns below 4, and from 4 on, of rows 0 to 3 and 4 to 7 */
-    for (int i = 0; i < 2; i++) {
-      u[4 * h + i] = i ? _mm_unpackhi_epi32(t[h], t[h + 2]) : _mm_unpacklo_epi32(t[h], t[h + 2]);
-      u[4 * h + 2 + i] =
-          i ? _mm_unpackhi_epi32(t[h + 4], t[h + 6]) : _mm_unpacklo_epi32(t[h + 4], t[h + 6]);
-    }
-  for (int h = 0; h < 2; h++)
-    for (int i = 0; i < 2; i++) {
-      r[4 * h + 2 * i] = _mm_unpacklo_epi64(u[4 * h + i], u[4 * h + 2 + i]);
-      r[4 * h + 2 * i + 1] = _mm_unpackhi_epi64(u[4 * h + i], u[4 * h + 2 + i]);
-    }
-}
+XC_TRANSPOSE8_U16(transpose8_u16, __m128i, _mm, )
+XC_TRANSPOSE8_U16(transpose8_u16_four, __m512i, _mm512, XC_AVX512_16)
 
 /* dst[col*ldo + row] = src[row][col], rounded to BF16; the columns are neighbours. */
 static void transpose_round(void* dst, ptrdiff_t ldo, const char* src, ptrdiff_t row_stride,
@@ -89,6 +94,60 @@ static void transpose_round(void* dst, ptrdiff_t ldo, const char* src, ptrdiff_t
           _mm_storeu_si128((__m128i*)(to + (j + k) * ldo + i), r[k]);
         else
           memcpy(to + (j + k) * ldo + i, &r[k], 2 * (size_t)nr);
+    }
+  }
+}
+
+/* The same with 32 rows in a vector, a line of the cache. */
+static XC_AVX512_16 void transpose_round_512(void* dst, ptrdiff_t ldo, const char* src,
+                                             ptrdiff_t row_stride, ptrdiff_t col_stride,
+                                             ptrdiff_t rows, ptrdiff_t cols) {
+  const ptrdiff_t many = rows - rows % 32, whole = cols - cols % 8;
+  uint16_t* const to = (uint16_t*)dst;
+  for (ptrdiff_t j = 0; j < whole; j += 8)
+    for (ptrdiff_t i = 0; i < many; i += 32) {
+      __m512i r[8];
+      for (int k = 0; k < 8; k++) {
+        const float* const from = (const float*)(src + (i + k) * row_stride) + j;
+        const ptrdiff_t step = row_stride / 4 * 8;
+        __m256i half[2];
+        for (int h = 0; h < 2; h++)
+          half[h] = bf16_round16(_mm512_castpd_ps(_mm512_insertf64x4(
+              _mm512_castps_pd(_mm512_castps256_ps512(_mm256_loadu_ps(from + 2 * h * step))),
+              _mm256_castps_pd(_mm256_loadu_ps(from + (2 * h + 1) * step)), 1)));
+        r[k] = _mm512_inserti64x4(_mm512_castsi256_si512(half[0]), half[1], 1);
+      }
+      transpose8_u16_four(r);
+      for (int k = 0; k < 8; k++) _mm512_storeu_si512(to + (j + k) * ldo + i, r[k]);
+    }
+  if (many && whole < cols)
+    transpose_round(to + whole * ldo, ldo, src + 4 * whole, row_stride, 4, many, cols - whole);
+  if (many < rows)
+    transpose_round(to + many, ldo, src + many * row_stride, row_stride, col_stride, rows - many,
+                    cols);
+}
+
+/* dst[col*ldo + row] = src[row][col], as they are; the columns are neighbours. */
+static XC_AVX512_16 void transpose_u16(void* dst, ptrdiff_t ldo, const char* src,
+                                       ptrdiff_t row_stride, ptrdiff_t col_stride, ptrdiff_t rows,
+                                       ptrdiff_t cols) {
+  uint16_t* const to = (uint16_t*)dst;
+  (void)col_stride;
+  for (ptrdiff_t j = 0; j < cols; j += 8) {
+    const ptrdiff_t nc = cols - j < 8 ? cols - j : 8;
+    const __mmask8 mask = (__mmask8)((1u << nc) - 1);
+    for (ptrdiff_t i = 0; i < rows; i += 8) {
+      const ptrdiff_t nr = rows - i < 8 ? rows - i : 8;
+      const __mmask8 used = (__mmask8)((1u << nr) - 1);
+      __m128i r[8];
+      for (int k = 0; k < 8; k++)
+        r[k] = _mm_maskz_loadu_epi16(mask, src + (i + (k < nr ? k : nr - 1)) * row_stride + 2 * j);
+      transpose8_u16(r);
+      for (int k = 0; k < nc; k++)
+        if (nr == 8)
+          _mm_storeu_si128((__m128i*)(to + (j + k) * ldo + i), r[k]);
+        else
+          _mm_mask_storeu_epi16(to + (j + k) * ldo + i, used, r[k]);
     }
   }
 }
@@ -170,8 +229,11 @@ static XC_AVX512_16 void scatter_pairs(void* dst, ptrdiff_t dst_k, const int64_t
                           : _mm_setzero_si128();
           transpose8_u16(r);
           for (int i = 0; i < nc; i++) {
-            if (tap[t] >= 0)
-              _mm_mask_storeu_epi16((uint32_t*)dst + k * dst_k + tap[t] + c / 2, pairs, r[i]);
+            uint32_t* const to = (uint32_t*)dst + k * dst_k + tap[t] + c / 2;
+            if (tap[t] >= 0 && nr == 8) /* a masked store takes longer */
+              _mm_storeu_si128((__m128i*)(void*)to, r[i]);
+            else if (tap[t] >= 0)
+              _mm_mask_storeu_epi16(to, pairs, r[i]);
             if (++t == S) t = 0, k++;
           }
         }

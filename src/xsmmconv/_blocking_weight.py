@@ -128,9 +128,11 @@ def _weight_lists(
     vectors = ceil_div(lb, m.vector_bytes // sh.item)
     enough = 8 if vectors > 1 else 12
     by_taps = m.overlap and reach * sh.item < REACH_BYTES and taps >= min(sh.rows, enough)
+    unfolded = taps < 8 and len(sh.phases) == 1 and len(sh.phases[0].runs) > 1
     pairs = m.bf16
     if pairs:  # each row is a call
-        by_taps = by_taps and taps > 2 * sh.rows and vectors * sh.rows < 8
+        together = sh.taps if unfolded else taps
+        by_taps = by_taps and together > 2 * sh.rows and vectors * sh.rows < 8
     lists = "taps" if by_taps else "channels"
     reason = f"lists over positions, n = {lists}: {taps} taps against {sh.rows} channels"
     if pairs:
@@ -141,7 +143,7 @@ def _weight_lists(
         reason = f"lists over positions, each lane for {stack} taps, n = {lists}"
     elif sh.lanes == sh.rows == 1:
         return "dots", False, "one channel against one: dot products of rows"
-    elif lists == "taps" and taps < 8 and len(sh.phases) == 1 and len(sh.phases[0].runs) > 1:
+    elif lists == "taps" and unfolded:
         return "unfolded", pairs, f"n = {sh.taps} taps, which have a window of the panel each"
     return lists, pairs, reason
 
@@ -162,10 +164,11 @@ def _good_rows(sh: WeightShape, lists: str, pairs: bool) -> bool:
 def _row_block(sh: WeightShape, m: Machine, lb: int, one_tap: bool) -> tuple[int, int]:
     """Lane blocks and rows of an item, whose sums fill half of L2 at most. Rows that are copied are
     about as many as lanes, if there are: each lane is transposed once per block of rows, each row
-    copied once per block of lanes (and more often if threads outnumber the items)."""
+    copied once per block of lanes (and more often if threads outnumber the items). Where a row is
+    longer than a lane, by the stride, they are fewer."""
     sums = m.l2_bytes // 2 // (sh.taps * sh.item)
     blocks = ceil_div(sh.lanes, lb)
-    l_blocks = max(0 if one_tap else isqrt(sums), sums // sh.rows) // lb
+    l_blocks = max(0 if one_tap else isqrt(sums * sh.row_planes), sums // sh.rows) // lb
     l_blocks = even_parts(blocks, max(1, min(l_blocks, blocks)))
     return l_blocks, max(1, sums // (l_blocks * lb))
 

@@ -78,16 +78,17 @@ def transposed_panel(runs: Sequence[Run], columns: int, C: int, nb: int, item: i
 
 
 def unfolded_panel(runs: Sequence[Run], columns: int, item: int) -> SourceLayout:
-    """A panel with a window for every tap, all equally far apart: the taps of all runs are the
-    columns of one matrix."""
+    """A panel with a window for every tap, in their order and equally far apart: the taps of all
+    runs are the columns of one matrix."""
     line = 64 // item
     step = round_up(columns, line)
     step += line if step // line % 2 == 0 else 0
-    windows, positions = [], []
-    for run in runs:
-        positions.append(tuple((len(windows) + j) * step for j in range(len(run.taps))))
-        for j, position in enumerate(positions[-1]):
-            windows.append(Window(run.plane, run.shift + j * run.spacing, columns, position))
+    taps = sorted((t, run, j) for run in runs for j, t in enumerate(run.taps))
+    place = {t: i * step for i, (t, _, _) in enumerate(taps)}
+    windows = [
+        Window(run.plane, run.shift + j * run.spacing, columns, place[t]) for t, run, j in taps
+    ]
+    positions = [tuple(place[t] for t in run.taps) for run in runs]
     return SourceLayout(len(windows) * step, 1, tuple(windows), tuple(positions))
 
 

@@ -91,12 +91,13 @@ class _Lowering:
         b: int,
         c: int,
         length: int,
-        border: bool = False,
+        many: bool = False,
         stacked: int = 1,
         step: int = 1,
     ):
         """Calls that reduce over `length` positions; n = taps, which are `step` apart, or all row
-        channels if taps is 0. Each lane stands for `stacked` taps."""
+        channels if taps is 0. Each lane stands for `stacked` taps. Of `many` lengths, powers of two
+        serve with few kernels."""
         sh, bl, item = self.sh, self.bl, self.item
         n, last_n = (taps, 0) if taps else (min(bl.rb, sh.rows), sh.rows % bl.rb)
         ldc = (step * self.stack if taps else sh.taps) * bl.lb
@@ -104,8 +105,7 @@ class _Lowering:
         whole = length // bl.step * bl.step
         parts = [(0, bl.step, whole // bl.step)] if whole else []
         rest = length - whole
-        if border and sh.taps > 8:
-            # There lengths are many: powers of two serve them with few kernels.
+        if many:
             parts += [(whole + start, k, count) for start, k, count in pieces(rest)]
         elif rest:
             parts.append((whole, rest, 1))
@@ -130,8 +130,7 @@ class _Lowering:
         source = self.program.panel if packed else self.rows
         if self.bl.lists == "unfolded":
             step = source.row // len(source.windows)
-            first = self.program.tap[self.run_list[0].taps[0]]
-            self.reduce(len(source.windows), step, 0, 0, first, rects[0].b - rects[0].a)
+            self.reduce(len(source.windows), step, 0, 0, 0, rects[0].b - rects[0].a)
             return
         for rect in rects:
             run, position = self.run_list[rect.run], source.positions[rect.run]
@@ -169,6 +168,7 @@ class _Lowering:
     def mixed_tile(self, ranges: list[tuple]):
         """Each tap reduces over its own range of positions, n = row channels of the panel."""
         source = self.program.panel
+        many = len({(hi - lo) % self.bl.step for _, _, lo, hi in ranges}) > 8
         for r, j, lo, hi in ranges:
             self.reduce(
                 0,
@@ -177,7 +177,7 @@ class _Lowering:
                 source.positions[r][j] + lo,
                 self.program.tap[self.run_list[r].taps[j]],
                 hi - lo,
-                border=True,
+                many=many,
             )
 
     def dot_tile(self, rects: list[Rectangle]):
@@ -311,6 +311,8 @@ def lower_weight(sh: WeightShape, bl: WeightBlocking, S: int, kernel) -> WeightP
     if bl.lists != "channels" or bl.stack > 1:
         # Taps of a run are neighbours, so that they can be the columns of one result, or its rows.
         order = [t for run in run_list for t in run.taps]
+        if bl.lists == "unfolded":
+            order.sort()
         order += sorted(set(range(S)) - set(order))
     tap = [0] * S
     for place, t in enumerate(order):

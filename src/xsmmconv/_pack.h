@@ -240,7 +240,8 @@ XC_DOTS(f64, double, 4, __m256d, _mm256_setzero_pd, _mm256_set1_pd, _mm256_loadu
 
 /* ---- the tables ------------------------------------------------------------------------------ */
 
-/* PACK_PAIRS leaves BF16 as it is; it is for loading and transposing alone. */
+/* PACK_PAIRS leaves BF16 as it is; it is for loading and transposing alone: `transpose` moves pairs
+ * of columns, `transpose_out` single ones. */
 enum { PACK_F32 = 0, PACK_F64 = 1, PACK_BF16 = 2, PACK_PAIRS = 3 };
 
 /* `wide`: the kernels' instruction set is AVX-512. */
@@ -248,7 +249,7 @@ static inline const pack_ops* pack_ops_of(int dtype, int wide) {
   static const pack_ops wider[2] = {
       {4, 4, load_f32, store_f32, transpose_f32_512, transpose_f32_512, scatter_f32, gather_f32,
        dots_f32, border_f32},
-      {2, 4, load_bf16, store_bf16_512, transpose_bf16, transpose_round, scatter_bf16, gather_bf16,
+      {2, 4, load_bf16, store_bf16_512, transpose_bf16, transpose_round_512, scatter_bf16, gather_bf16,
        dots_f32, border_f32},
   };
   static const pack_ops tables[4] = {
@@ -258,7 +259,7 @@ static inline const pack_ops* pack_ops_of(int dtype, int wide) {
        border_f64},
       {2, 4, load_bf16, store_bf16, transpose_bf16, transpose_round, scatter_bf16, gather_bf16,
        dots_f32, border_f32},
-      {2, 2, load_u16, NULL, transpose_pairs, NULL, NULL, NULL, NULL, NULL},
+      {2, 2, load_u16, NULL, transpose_pairs, transpose_u16, NULL, NULL, NULL, NULL},
   };
   if (wide && (dtype == PACK_F32 || dtype == PACK_BF16)) return &wider[dtype == PACK_BF16];
   return &tables[dtype];

@@ -61,10 +61,11 @@ cdef inline int64_t load_together(const Window* win, const Operand* v, const cha
     cdef int64_t at = (m0 + win.shift) * planes + win.plane, room = v.width - at - n
     cdef int64_t lo = 0 if at >= 0 else (planes - 1 - at) // planes
     cdef int64_t hi = min(win.width, room // planes + 1 if room >= 0 else 0)
+    transpose = v.ops.transpose if v.ops.computed > 2 else v.ops.transpose_out
     if lo < hi:
-        v.ops.transpose(panel_row + (win.position + lo) * v.ops.computed,
-                        win[1].position - win.position, row + (at + lo * planes) * v.stride_w,
-                        planes * v.stride_w, v.stride_w, hi - lo, n)
+        transpose(panel_row + (win.position + lo) * v.ops.computed,
+                  win[1].position - win.position, row + (at + lo * planes) * v.stride_w,
+                  planes * v.stride_w, v.stride_w, hi - lo, n)
     else:
         lo = hi = win.width
     for w in range(n):
@@ -82,9 +83,8 @@ cdef inline void pack_panel(const Panel* p, const Operand* v, char* panel, int64
     cdef int64_t w, i, c, r, each = 1 + p.pairs, ahead
     cdef const char* row
     cdef char* panel_row
-    # Operands that are multiplied as pairs of BF16 stay 16 bits wide, which are not transposed.
     cdef bint plain = v.stride_w == v.ops.stored
-    cdef bint neighbours = plain and not p.pairs and v.ops.computed > 2
+    cdef bint neighbours = plain and not p.pairs
     for i in range((channels + p.pairs) // each):
         c = i * each
         row = v.data + n * v.stride_n + (c0 + c) * v.stride_c

@@ -276,12 +276,51 @@ static XC_AVX512 void transpose_tall_f32(void* dst, ptrdiff_t ldo, const char* s
   if (whole < cols)
     transpose_f32(to + whole * ldo, ldo, src + whole * 4, row_stride, 4, rows, cols - whole);
 }
+/* Whole vectors of rows that follow each other, of few columns: the taps of filters, or the phases
+ * of a stride. The elements of a column are so far apart that each vector of the source has some. */
+static inline __attribute__((always_inline)) XC_AVX512 void transpose_few(
+    float* to, ptrdiff_t ldo, const float* src, ptrdiff_t rows, const int cols) {
+  const __m512i row = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  __m512i place[6];
+  __mmask16 in[6][6];
+  for (int j = 0; j < cols; j++) {
+    place[j] = _mm512_add_epi32(_mm512_mullo_epi32(row, _mm512_set1_epi32(cols)),
+                                _mm512_set1_epi32(j));
+    for (int k = 0; k < cols; k++)
+      in[j][k] = _mm512_cmpeq_epi32_mask(_mm512_srli_epi32(place[j], 4), _mm512_set1_epi32(k));
+  }
+  for (ptrdiff_t i = 0; i < rows; i += 16, to += 16, src += 16 * cols) {
+    __m512 v[6];
+    for (int k = 0; k < cols; k++) v[k] = _mm512_loadu_ps(src + 16 * k);
+    for (int j = 0; j < cols; j++) {
+      __m512 one = _mm512_permutexvar_ps(place[j], v[0]);
+      for (int k = 1; k < cols; k++)
+        one = _mm512_mask_permutexvar_ps(one, in[j][k], place[j], v[k]);
+      _mm512_storeu_ps(to + j * ldo, one);
+    }
+  }
+}
+static XC_AVX512 void transpose_few_f32(float* to, ptrdiff_t ldo, const float* src, ptrdiff_t rows,
+                                        ptrdiff_t cols) {
+  if (cols == 2) transpose_few(to, ldo, src, rows, 2);
+  if (cols == 3) transpose_few(to, ldo, src, rows, 3);
+  if (cols == 4) transpose_few(to, ldo, src, rows, 4);
+  if (cols == 5) transpose_few(to, ldo, src, rows, 5);
+  if (cols == 6) transpose_few(to, ldo, src, rows, 6);
+}
 static void transpose_f32_512(void* dst, ptrdiff_t ldo, const char* src, ptrdiff_t row_stride,
                               ptrdiff_t col_stride, ptrdiff_t rows, ptrdiff_t cols) {
-  if (rows > 8 && cols >= 16 && col_stride == 4)
+  const ptrdiff_t whole = rows - rows % 16;
+  if (rows > 8 && cols >= 16 && col_stride == 4) {
     transpose_tall_f32(dst, ldo, src, row_stride, rows, cols);
-  else
+  } else if (whole && cols > 1 && cols <= 6 && col_stride == 4 && row_stride == 4 * cols) {
+    transpose_few_f32((float*)dst, ldo, (const float*)(const void*)src, whole, cols);
+    if (whole < rows)
+      transpose_f32((float*)dst + whole, ldo, src + whole * row_stride, row_stride, 4,
+                    rows - whole, cols);
+  } else {
     transpose_f32(dst, ldo, src, row_stride, col_stride, rows, cols);
+  }
 }
 
 /* dst[i][r] = src[i + (stack-1-r)*lag] for n positions of `bytes` each (a multiple of 4). */
