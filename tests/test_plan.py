@@ -235,6 +235,16 @@ def test_describe_says_what_matters(monkeypatch):
     assert "2 taps of 20 channels are read in place" in text
 
 
+@pytest.mark.parametrize("pass_", ["forward", "backward_data"])
+@pytest.mark.parametrize("line", ["n1c64k64s31d8p120w1000", "n1c64k32s16st8p4w4000"])
+def test_lists_over_taps_at_borders_are_parts_of_one(line, pass_):
+    """Planning time: wide filters have a hundred tiles at their borders."""
+    p = parse(line)
+    plan = xsmmconv.plan(pass_, p.x_shape, p.weight_shape, **p.parameters)
+    assert plan._blocking.lists == "taps"
+    assert len(plan._program.offsets_a) == p.S
+
+
 @pytest.mark.skipif(_dispatch.vector_bytes() < 64, reason="blocks of 32 lanes")
 def test_long_rows_of_a_weight_gradient_are_packed_seldom():
     """With a stride of 8, a row of x is eight times as long as one of dy."""

@@ -397,8 +397,9 @@ def _correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
         if rounded
         else "compact tile, then the rows"
     )
-    # Calls for some of the taps are short in k where that means taps; then tiles are wider.
-    border = min(tile, lanes if lists == "taps" else 4 * lanes)
+    # Calls for some of the taps are short in k where that means taps, and a vector of few filters
+    # has few accumulators: then tiles are wider.
+    border = min(tile, lanes if lists == "taps" and sh.K > 4 else 4 * lanes)
     if sh.C * sh.K == 1:
         border = min(tile, 2 * lanes)
     return CorrelateBlocking(

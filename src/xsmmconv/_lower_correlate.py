@@ -176,18 +176,37 @@ class _Lowering:
             return kind, columns, filters, 2 * k, lda, 2 * weight.k, ldc, beta, ahead
         return kind, columns, filters, k, lda, weight.k, ldc, beta, ahead
 
+    def entries(self, taps) -> list[tuple[int, int]]:
+        """What lists over taps hold."""
+        source, weight = self.program.source, self.program.weight
+        return [
+            (source.positions[r][j] * source.column, weight.tap[self.run_list[r].taps[j]])
+            for r, j in taps
+        ]
+
+    def list_all_taps(self, phase: Phase, first_run: int):
+        """One list of all taps of a phase, in their order: those of most rectangles are a part."""
+        taps = [
+            (run.shift + j * run.spacing, run.plane, r, j)
+            for r, run in enumerate(phase.runs, first_run)
+            for j in range(len(run.taps))
+        ]
+        taps = [(r, j) for *_, r, j in sorted(taps)]
+        self.place = {r: [0] * len(run.taps) for r, run in enumerate(phase.runs, first_run)}
+        for i, (r, j) in enumerate(taps):
+            self.place[r][j] = i
+        self.all_taps = self.offset_list(tuple(taps), self.entries(taps))
+
     def calls_by_taps(self, rects: list[Rectangle], beta: int, rounded: bool = False):
         """k = channels: the list holds the taps, and there is a call per block of channels."""
-        source, weight = self.program.source, self.program.weight
-        m0 = rects[0].a
-        pairs = [(r.run, j) for r in rects for j in range(r.j0, r.j1)]
-        start = self.offset_list(
-            tuple(pairs),
-            (
-                (source.positions[r][j] * source.column, weight.tap[self.run_list[r].taps[j]])
-                for r, j in pairs
-            ),
-        )
+        source, weight, m0 = self.program.source, self.program.weight, rects[0].a
+        count = sum(r.j1 - r.j0 for r in rects)
+        first = min(self.place[r.run][r.j0] for r in rects)
+        if max(self.place[r.run][r.j1 - 1] for r in rects) - first == count - 1:
+            start = self.all_taps + first
+        else:
+            taps = tuple((r.run, j) for r in rects for j in range(r.j0, r.j1))
+            start = self.offset_list(taps, self.entries(taps))
         for c0 in range(0, self.sh.C, self.bl.cb):
             k = min(self.bl.cb, self.sh.C - c0)
             self.call(
@@ -198,8 +217,8 @@ class _Lowering:
                 c0 // self.bl.cb * weight.block,
                 m0,
                 start,
-                len(pairs),
-                len(pairs) * (min(2 * k, self.sh.channels - 2 * c0) if self.sh.pairs else k),
+                count,
+                count * (min(2 * k, self.sh.channels - 2 * c0) if self.sh.pairs else k),
                 rounded,
             )
             beta = 1
@@ -363,6 +382,8 @@ class _Lowering:
     def phase(self, phase: Phase, first_run: int):
         start = len(self.program.segments)
         self.spacing = phase.runs[0].spacing if phase.runs else 1
+        if self.bl.lists == "taps":
+            self.list_all_taps(phase, first_run)
         for a, width, count in walk(phase, self.bl.tile, self.bl.border):
             # The kernels of a split tile are as wide as it is: few widths are few kernels.
             whole = width // 64 * 64 if self.bl.split > 1 and width > 64 else width
