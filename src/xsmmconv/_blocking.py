@@ -257,10 +257,16 @@ def _batch_block(sh: CorrelateShape, width: int) -> int:
     return max(b for b in range(1, ceil_div(64, width) + 1) if sh.N % b == 0)
 
 
-def _short(sh: CorrelateShape, m: Machine, lists: str, width: int) -> bool:
+def _short(sh: CorrelateShape, m: Machine, lists: str, width: int, taps: int) -> bool:
     """Whether rows are too short for columns in the lanes and lists over channels."""
     lanes = m.vector_bytes // sh.item
     short = width <= 2 * lanes or (width < 4 * lanes and lists == "taps")
+    if m.vector_bytes == 64 and lists == "taps" and width < 8 * lanes:
+        # Rows that leave more of their last vector empty than filters would. Transposing the
+        # results costs less in BF16, whose rows are not read and written in place.
+        filled, by_filters = (n / round_up(n, lanes) for n in (width, sh.K))
+        worth = sh.pairs or sh.C * taps >= 5 * lanes
+        short = short or (worth and filled < (0.95 if sh.pairs else 0.9) * by_filters)
     return short and not sh.tap_pairs and sh.K >= lanes and 2 * sh.channels >= lanes
 
 
@@ -351,7 +357,7 @@ def _correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
     width, taps, reach = longest(sh.phases)
     lists, why = _lists(sh, m, width, taps, reach)
     lanes = m.vector_bytes // sh.item
-    short = _short(sh, m, lists, width)
+    short = _short(sh, m, lists, width, taps)
     filters = _filters_in_lanes(sh, m, short, width, taps, reach)
     if filters is not None:
         return filters
