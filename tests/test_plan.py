@@ -245,6 +245,17 @@ def test_lists_over_taps_at_borders_are_parts_of_one(line, pass_):
     assert len(plan._program.offsets_a) == p.S
 
 
+@pytest.mark.parametrize(("N", "width", "together"), [(64, 8, 32), (6, 31, 6), (7, 60, 1)])
+def test_short_rows_of_a_batch_are_reduced_together(N, width, together):
+    """The sums of a weight gradient are loaded and stored once for all of them."""
+    plan = xsmmconv.plan("backward_weight", (N, 32, width + 2), (48, 32, 3))
+    bl, program = plan._blocking, plan._program
+    assert bl.nb == together
+    assert {call[-1] for call in program.calls} == {together}  # entries
+    if bl.packed:
+        assert program.panel.row % together == 0
+
+
 @pytest.mark.skipif(_dispatch.vector_bytes() < 64, reason="blocks of 32 lanes")
 def test_long_rows_of_a_weight_gradient_are_packed_seldom():
     """With a stride of 8, a row of x is eight times as long as one of dy."""

@@ -17,8 +17,10 @@ from xsmmconv._blocking import (
 )
 from xsmmconv._geometry import Phase, interior
 
-# Positions that one tap reduces at a time: their sums are loaded and stored for each.
+# Positions that one tap reduces at a time, and short rows together: so often their sums are loaded
+# and stored.
 _ONE_TAP_TILE = 512
+_ROWS_TILE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class WeightBlocking:
     border: int  # and near a border, where rows are always packed
     step: int  # positions per list entry
     stack: int  # taps that each lane stands for in a kernel call
+    nb: int  # rows of the batch that a tile reduces over together
     lb: int  # lanes of a kernel call
     last_lb: int  # and of the last one, if that has fewer
     l_blocks: int  # lane blocks of a work item, which share its panel
@@ -173,6 +176,13 @@ def _row_block(sh: WeightShape, m: Machine, lb: int, one_tap: bool) -> tuple[int
     return l_blocks, max(1, sums // (l_blocks * lb))
 
 
+def _batch_rows(sh: WeightShape, width: int, columns: int) -> int:
+    """Rows of the batch that are reduced together, if these are so short that loading and storing
+    the sums is much of the work of each. `columns` of them fit in the caches."""
+    most = min(sh.N, _ROWS_TILE // max(1, width), columns)
+    return max((n for n in range(1, most + 1) if sh.N % n == 0), default=1)
+
+
 def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
     width, taps, reach = longest(sh.phases)
     lb, stack = _lane_block(sh, m, taps, reach)
@@ -195,9 +205,10 @@ def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
     halo = min(reach, taps * step)  # taps far apart have windows of their own
     if one_tap:
         tile, blocks = _ONE_TAP_TILE, l_parts * ceil_div(sh.rows, rb)
-        rb = even_parts(sh.rows, min(rb, panel // tile) if packed else rb)
+        copied = even_parts(sh.rows, min(rb, panel // tile))
+        rb = copied if packed else even_parts(sh.rows, rb)
     else:
-        rb = even_parts(sh.rows, max(1, min(rb, panel // (step + halo))))
+        rb = copied = even_parts(sh.rows, max(1, min(rb, panel // (step + halo))))
         # Long tiles amortise loading and storing the sums; A streams from L2, fast enough.
         tile = min(m.l2_bytes // 8 // (lb * sh.item), panel // rb - halo)
         one = lb * sh.item <= m.vector_bytes and 2 * rb <= 3 * lb
@@ -206,14 +217,17 @@ def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
             tile = min(tile, m.l1_bytes // 4 * 3 // ((lb + rb) * sh.item))
         tile, blocks = min(16 * step, tile // step * step), l_parts * ceil_div(sh.rows, rb)
     tile = min(max(step, tile), round_up(width, step))
-    tiles = max(1, sh.N * sum(ceil_div(phase.count, tile) for phase in sh.phases))
+    # No sum may depend on whether rows are copied.
+    room = min(m.l2_bytes // 8 // (lb * sh.item), panel // copied) // (step + halo)
+    nb = _batch_rows(sh, width, room) if width <= step and stack == 1 and lists != "dots" else 1
+    tiles = max(1, sh.N // nb * sum(ceil_div(phase.count, tile) for phase in sh.phases))
     slots = min(ceil_div(ITEMS, blocks), tiles, 2**26 // (size * sh.taps * sh.item), most_slots)
     slots = 1 << max(1, slots).bit_length() - 1
     # As many tiles in every slot, so that threads finish together.
-    tile = round_up(even_parts(width, tile, slots // gcd(sh.N, slots)), step)
+    tile = round_up(even_parts(width, tile, slots // gcd(sh.N // nb, slots)), step)
     # In pairs, borders are FP32.
     border = max(step, min(step if pairs else 4 * step, tile, (panel // rb - halo) // step * step))
-    flush = max(1, 2**14 // tile)
+    flush = max(1, 2**14 // (nb * tile))
     return WeightBlocking(
         lists,
         pairs,
@@ -222,6 +236,7 @@ def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
         border,
         step,
         stack,
+        nb,
         lb,
         kernel_lanes(sh.lanes % lb, sh.item, m) if sh.lanes % lb else 0,
         l_blocks,

@@ -10,7 +10,7 @@ tile of one position, or at a border, where ranges begin anywhere, is widened to
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from xsmmconv._blocking import kernel_type
@@ -44,6 +44,8 @@ class _Lowering:
         # Of the tile that is being lowered:
         self.pairs = False
         self.stack = 1
+        self.width = 0
+        self.row_distance = 0  # from one row of the batch to the next
         self.rows = in_place(run_list, sh.row_width)
 
     @property
@@ -52,18 +54,23 @@ class _Lowering:
         return 2 if self.pairs else self.sh.item
 
     def positions(self, step: int, count: int) -> int:
-        """Start of a list 0, step, 2 step, ...; calls take as much of it as they need."""
-        whole, item = self.bl.step, self.item
+        """Start of a list 0, step, 2 step, ...; calls take as much of it as they need. Where a tile
+        has several rows of the batch, these are listed for each."""
+        whole, item, rows = self.bl.step, self.item, range(self.bl.nb)
         if count == 1:
             step = whole  # every list begins with 0
         key = step, item, self.stack
+        if self.bl.nb > 1:
+            key = *key, count, self.width, self.row_distance
         if key not in self.lists:
             program = self.program
             position = self.stack * self.bl.lb * item
             entries = range(0, self.bl.tile if step == whole else whole, step)
+            if self.bl.nb > 1:
+                entries = entries[:count]
             self.lists[key] = len(program.offsets_a)
-            program.offsets_a += [e * position for e in entries]
-            program.offsets_b += [e * item for e in entries]
+            program.offsets_a += [(r * self.width + e) * position for r in rows for e in entries]
+            program.offsets_b += [(r * self.row_distance + e) * item for r in rows for e in entries]
         return self.lists[key]
 
     def variants(
@@ -113,7 +120,7 @@ class _Lowering:
             self.program.calls.append(
                 (
                     *self.variants(stacked, n, last_n, k, ldb, ldc),
-                    stacked * k * count,
+                    stacked * k * count * bl.nb,
                     n,
                     last_n,
                     kind,
@@ -121,7 +128,7 @@ class _Lowering:
                     (b + start) * item,
                     c * bl.lb * sh.item,
                     self.positions(k, count),
-                    count,
+                    count * bl.nb,
                 )
             )
 
@@ -129,7 +136,7 @@ class _Lowering:
         """All taps reduce over the whole tile."""
         source = self.program.panel if packed else self.rows
         if self.bl.lists == "unfolded":
-            step = source.row // len(source.windows)
+            step = source.row // (self.bl.nb * len(source.windows))
             self.reduce(len(source.windows), step, 0, 0, 0, rects[0].b - rects[0].a)
             return
         for rect in rects:
@@ -240,6 +247,10 @@ class _Lowering:
         if key not in self.tiles:
             start = len(self.program.calls)
             packed = self.bl.packed or rects is None
+            self.width = b - a
+            self.row_distance = self.sh.groups * self.sh.rows * self.sh.row_width
+            if packed:
+                self.row_distance = self.program.panel.row // self.bl.nb
             if rects is None:
                 self.mixed_tile(ranges)
             elif self.bl.lists == "dots":
@@ -323,6 +334,8 @@ def lower_weight(sh: WeightShape, bl: WeightBlocking, S: int, kernel) -> WeightP
     layout = panel(run_list, columns, split, sh.item)
     if bl.lists == "unfolded":
         layout = unfolded_panel(run_list, columns, sh.item)
+    if bl.nb > 1:  # one row of the batch after the other
+        layout = replace(layout, row=bl.nb * layout.row)
     program = WeightProgram(layout, tap)
     lowering = _Lowering(sh, bl, program, run_list, kernel)
     lower = lowering.phase

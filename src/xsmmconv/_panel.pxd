@@ -36,22 +36,43 @@ cdef struct Panel:
     int64_t spacing      # of the taps of a pair
 
 
-cdef inline void load_window(const Window* win, const Operand* v, const char* row, bint pairs,
-                             bint odd, char* panel_row, int64_t m0, int64_t first, int64_t end) \
-        noexcept nogil:
-    """The elements first, ..., end - 1 of a window, as far as they are in the source."""
+cdef struct Span:
+    # Elements of a window that are in the source; bytes from the beginnings of the rows.
+    int64_t place
+    int64_t source
+    int64_t count
+
+
+cdef inline Span span_of(const Window* win, const Operand* v, int64_t m0, int64_t first,
+                         int64_t end) noexcept nogil:
+    """The elements first, ..., end - 1, as far as they are."""
     cdef int64_t plane_length = (v.width - win.plane + v.planes - 1) // v.planes
     cdef int64_t lo = max(first, -m0 - win.shift)
-    cdef int64_t hi = min(end, plane_length - m0 - win.shift)
-    cdef char* place = panel_row + (win.position + lo) * v.ops.computed
-    if lo >= hi:
+    cdef Span span
+    span.place = (win.position + lo) * v.ops.computed
+    span.source = (win.plane + (m0 + win.shift + lo) * v.planes) * v.stride_w
+    span.count = min(end, plane_length - m0 - win.shift) - lo
+    return span
+
+
+cdef inline void load_span(const Span* span, const Operand* v, const char* row, bint pairs,
+                           bint odd, char* panel_row) noexcept nogil:
+    cdef char* place = panel_row + span.place
+    if span.count <= 0:
         return
-    row += (win.plane + (m0 + win.shift + lo) * v.planes) * v.stride_w
+    row += span.source
     if pairs:
         load_pairs(place, row, row + v.stride_c if not odd else NULL, v.stride_w * v.planes,
-                   hi - lo)
+                   span.count)
     else:
-        v.ops.load(place, row, v.stride_w * v.planes, hi - lo)
+        v.ops.load(place, row, v.stride_w * v.planes, span.count)
+
+
+cdef inline void load_window(const Window* win, const Operand* v, const char* row,
+                             char* panel_row, int64_t m0, int64_t first, int64_t end) \
+        noexcept nogil:
+    cdef Span span = span_of(win, v, m0, first, end)
+    load_span(&span, v, row, False, False, panel_row)
 
 
 cdef inline int64_t load_together(const Window* win, const Operand* v, const char* row,
@@ -69,8 +90,8 @@ cdef inline int64_t load_together(const Window* win, const Operand* v, const cha
     else:
         lo = hi = win.width
     for w in range(n):
-        load_window(win + w, v, row, False, False, panel_row, m0, 0, lo)
-        load_window(win + w, v, row, False, False, panel_row, m0, hi, win.width)
+        load_window(win + w, v, row, panel_row, m0, 0, lo)
+        load_window(win + w, v, row, panel_row, m0, hi, win.width)
     return n
 
 
@@ -85,6 +106,9 @@ cdef inline void pack_panel(const Panel* p, const Operand* v, char* panel, int64
     cdef char* panel_row
     cdef bint plain = v.stride_w == v.ops.stored
     cdef bint neighbours = plain and not p.pairs
+    cdef Span span
+    if p.n_windows == 1:
+        span = span_of(p.windows, v, m0, 0, p.windows[0].width)
     for i in range((channels + p.pairs) // each):
         c = i * each
         row = v.data + n * v.stride_n + (c0 + c) * v.stride_c
@@ -99,8 +123,9 @@ cdef inline void pack_panel(const Panel* p, const Operand* v, char* panel, int64
             if neighbours and p.windows[w].together > 2:
                 w += load_together(p.windows + w, v, row, panel_row, m0)
                 continue
-            load_window(p.windows + w, v, row, p.pairs, c + 1 == channels, panel_row, m0, 0,
-                        p.windows[w].width)
+            if p.n_windows > 1:
+                span = span_of(p.windows + w, v, m0, 0, p.windows[w].width)
+            load_span(&span, v, row, p.pairs, c + 1 == channels, panel_row)
             w += 1
         if p.tap_pairs:
             pair_taps(panel_row + p.tap_pairs * v.ops.computed, panel_row, p.spacing,

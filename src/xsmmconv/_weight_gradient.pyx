@@ -73,6 +73,7 @@ cdef struct Table:
     int64_t lb
     int64_t stack        # taps for which each lane stands, in tiles with a halo
     int64_t lag          # from one to the next, in positions
+    int64_t nb           # rows of the batch in a tile
     int64_t l_blocks     # of an item, at most
     int64_t all_l_blocks
     int64_t rb
@@ -176,7 +177,8 @@ cdef int64_t run_lanes(const Table* t, const Arrays* v, const Item* it, Segment*
     cdef const pack_ops* ops = t.pair_ops if t.tiles[seg.tile].pairs else t.ops
     cdef const Operand* lane = &v.lane
     cdef int64_t block = t.lb * t.rb * t.S * t.ops.computed, i, l0, lanes, work = 0
-    cdef int64_t halo = t.tiles[seg.tile].halo, bytes = t.lb * t.ops.computed
+    cdef int64_t halo = t.tiles[seg.tile].halo, bytes = t.lb * t.ops.computed, j
+    cdef int64_t next_row = seg.width * t.lb * ops.computed
     cdef const char* source
     cdef char* matrix = transposed
     for i in range(it.l_blocks):
@@ -184,11 +186,16 @@ cdef int64_t run_lanes(const Table* t, const Arrays* v, const Item* it, Segment*
         lanes = min(t.lb, t.lanes - l0)
         source = (lane.data + n * lane.stride_n + (it.g * t.lanes + l0) * lane.stride_c
                   + (seg.plane + (m - halo) * t.lane_planes) * lane.stride_w)
-        if t.lb == 1:  # nothing to transpose
-            ops.load(transposed, source, lane.stride_w * t.lane_planes, seg.width + halo)
-        else:
-            ops.transpose(transposed, t.lb, source, lane.stride_c, lane.stride_w * t.lane_planes,
-                          lanes, seg.width + halo)
+        for j in range(t.nb):
+            if t.lb == 1:  # nothing to transpose
+                ops.load(transposed + j * next_row, source, lane.stride_w * t.lane_planes,
+                         seg.width + halo)
+            elif seg.width + halo == 1:
+                ops.load(transposed + j * next_row, source, lane.stride_c, lanes)
+            else:
+                ops.transpose(transposed + j * next_row, t.lb, source, lane.stride_c,
+                              lane.stride_w * t.lane_planes, lanes, seg.width + halo)
+            source += lane.stride_n
         if halo:
             matrix = transposed - t.stacked_bytes
             stack_lanes(matrix, transposed, t.stack, t.lag, seg.width, bytes)
@@ -227,7 +234,7 @@ cdef int64_t run_item(const Table* t, const Arrays* v, int64_t index, char* scra
         noexcept nogil:
     """Add up one slot for one part of the result; if it is the only one, store it."""
     cdef Item it = item_of(t, index, v.l_blocks)
-    cdef int64_t size = t.ops.computed, tiles = t.N * t.tiles_per_n, work = 0
+    cdef int64_t size = t.ops.computed, tiles = t.N // t.nb * t.tiles_per_n, work = 0, j
     cdef int64_t lane_block = t.lb * t.rb * t.S, block = it.l_blocks * lane_block, r, r0
     cdef int64_t first = it.slot * tiles // t.slots
     cdef int64_t end = (it.slot + 1) * tiles // t.slots
@@ -249,7 +256,7 @@ cdef int64_t run_item(const Table* t, const Arrays* v, int64_t index, char* scra
         memset(sums, 0, block * size)
     for i in range(first, end):
         if i // t.tiles_per_n != n:
-            n, s, before = i // t.tiles_per_n, 0, 0
+            n, s, before = i // t.tiles_per_n, 0, 0  # the tile's row, or block of rows
         in_n = i % t.tiles_per_n
         while in_n >= before + t.segments[s].count:
             before += t.segments[s].count
@@ -258,14 +265,16 @@ cdef int64_t run_item(const Table* t, const Arrays* v, int64_t index, char* scra
         m = seg.start + (in_n - before) * seg.width
         if t.tiles[seg.tile].packed:
             raw.ops = t.pair_ops if t.tiles[seg.tile].pairs else t.ops
-            pack_panel(&t.panel, &raw, panel, n, it.g * t.rows + it.r0, it.rows, m)
-            work += run_lanes(t, v, &it, seg, panel, t.panel.row * raw.ops.computed, n, m,
+            for j in range(t.nb):
+                pack_panel(&t.panel, &raw, panel + t.panel.row // t.nb * j * raw.ops.computed,
+                           n * t.nb + j, it.g * t.rows + it.r0, it.rows, m)
+            work += run_lanes(t, v, &it, seg, panel, t.panel.row * raw.ops.computed, n * t.nb, m,
                               transposed, sums)
         else:
             work += run_lanes(t, v, &it, seg,
-                              row.data + n * row.stride_n
+                              row.data + n * t.nb * row.stride_n
                               + (it.g * t.rows + it.r0) * row.stride_c + m * size,
-                              row.stride_c, n, m, transposed, sums)
+                              row.stride_c, n * t.nb, m, transposed, sums)
         pending += 1
         if not direct and (pending == t.flush or i == end - 1):
             add(total, sums, block, size)
@@ -344,8 +353,8 @@ cdef class WeightGradient:
         t.N, t.groups, t.lanes, t.rows, t.S = sh.N, sh.groups, sh.lanes, sh.rows, sh.taps
         t.lane_planes, t.row_planes = lane_planes, sh.row_planes
         t.tile, t.lb, t.rb, t.slots, t.flush = bl.tile, bl.lb, bl.rb, bl.slots, bl.flush
-        t.stack, t.lag = bl.stack, program.lag
-        t.lanes_bytes = t.ops.computed * t.lb * (t.tile + (t.stack - 1) * t.lag)
+        t.stack, t.lag, t.nb = bl.stack, program.lag, bl.nb
+        t.lanes_bytes = t.nb * t.ops.computed * t.lb * (t.tile + (t.stack - 1) * t.lag)
         t.stacked_bytes = t.ops.computed * t.lb * t.tile * t.stack if t.stack > 1 else 0
         t.l_blocks, t.filled_up = bl.l_blocks, sh.lanes % bl.lb != bl.last_lb
         t.all_l_blocks = (t.lanes + t.lb - 1) // t.lb
@@ -362,7 +371,7 @@ cdef class WeightGradient:
                       * ((t.all_l_blocks + t.l_blocks - 1) // t.l_blocks))
         self.scratch_bytes = t.stacked_bytes + t.lanes_bytes + t.ops.computed * (
             t.rb * t.panel.row + t.l_blocks * t.lb * t.rb * t.S)
-        t.at_once = t.slots == 1 and t.N * t.tiles_per_n <= t.flush
+        t.at_once = t.slots == 1 and t.N // t.nb * t.tiles_per_n <= t.flush
         self.shared_bytes = 0 if t.at_once else t.ops.computed * t.lb * t.rb * t.S * (
             t.slots * t.groups * t.all_r_blocks * t.all_l_blocks)
 
