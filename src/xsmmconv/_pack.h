@@ -238,6 +238,27 @@ XC_DOTS(f32, float, 8, __m256, _mm256_setzero_ps, _mm256_set1_ps, _mm256_loadu_p
 XC_DOTS(f64, double, 4, __m256d, _mm256_setzero_pd, _mm256_set1_pd, _mm256_loadu_pd,
         _mm256_storeu_pd, _mm256_fmadd_pd, _mm256_blendv_pd, first4, _mm256_maskload_pd, _mm256_maskstore_pd)
 
+/* A tap and 16 columns are one masked step. */
+static XC_AVX512 void border_f32_512(void* dst, const char* src, const char* weights,
+                                     const border_tap* taps, ptrdiff_t count, ptrdiff_t width) {
+  for (ptrdiff_t m = 0; m < width; m += 32) {
+    const uint64_t columns = width - m < 32 ? (1ull << (width - m)) - 1 : 0xffffffff;
+    __m512 low = _mm512_setzero_ps(), high = _mm512_setzero_ps();
+    for (ptrdiff_t t = 0; t < count; t++) {
+      const ptrdiff_t lo = taps[t].first > m ? taps[t].first - m : 0, hi = taps[t].end - m;
+      if (hi <= 0 || lo >= 32) continue;
+      const uint64_t used = (hi < 32 ? (1ull << hi) - 1 : 0xffffffff) >> lo << lo;
+      const float* const from = (const float*)(src + taps[t].source) + m;
+      const __m512 w = _mm512_set1_ps(*(const float*)(weights + taps[t].weight));
+      const __mmask16 first = (__mmask16)used, second = (__mmask16)(used >> 16);
+      low = _mm512_mask3_fmadd_ps(w, _mm512_maskz_loadu_ps(first, from), low, first);
+      high = _mm512_mask3_fmadd_ps(w, _mm512_maskz_loadu_ps(second, from + 16), high, second);
+    }
+    _mm512_mask_storeu_ps((float*)dst + m, (__mmask16)columns, low);
+    _mm512_mask_storeu_ps((float*)dst + m + 16, (__mmask16)(columns >> 16), high);
+  }
+}
+
 /* ---- the tables ------------------------------------------------------------------------------ */
 
 /* PACK_PAIRS leaves BF16 as it is; it is for loading and transposing alone: `transpose` moves pairs
@@ -248,9 +269,9 @@ enum { PACK_F32 = 0, PACK_F64 = 1, PACK_BF16 = 2, PACK_PAIRS = 3 };
 static inline const pack_ops* pack_ops_of(int dtype, int wide) {
   static const pack_ops wider[2] = {
       {4, 4, load_f32, store_f32, transpose_f32_512, transpose_f32_512, scatter_f32, gather_f32,
-       dots_f32, border_f32},
-      {2, 4, load_bf16, store_bf16_512, transpose_bf16, transpose_round_512, scatter_bf16, gather_bf16,
-       dots_f32, border_f32},
+       dots_f32, border_f32_512},
+      {2, 4, load_bf16, store_bf16_512, transpose_bf16, transpose_round_512, scatter_bf16,
+       gather_bf16, dots_f32, border_f32_512},
   };
   static const pack_ops tables[4] = {
       {4, 4, load_f32, store_f32, transpose_f32, transpose_f32, scatter_f32, gather_f32, dots_f32,
