@@ -210,7 +210,10 @@ def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
     else:
         rb = copied = even_parts(sh.rows, max(1, min(rb, panel // (step + halo))))
         # Long tiles amortise loading and storing the sums; A streams from L2, fast enough.
-        tile = min(m.l2_bytes // 8 // (lb * sh.item), panel // rb - halo)
+        columns = panel // rb - halo
+        if pairs and columns < 2 * step:  # far taps; the elements are of half the size
+            columns = max(columns, 3 * panel // (2 * rb * taps))
+        tile = min(m.l2_bytes // 8 // (lb * sh.item), columns)
         one = lb * sh.item <= m.vector_bytes and 2 * rb <= 3 * lb
         if lists == "channels" and stack == 1 and one and taps > 4:
             # What so few lanes and rows have stays in L1 from tap to tap.
