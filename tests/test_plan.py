@@ -76,6 +76,7 @@ def test_the_rows_seen_before_change_no_bit(line, pass_, monkeypatch):
         "n1c64k40s3d128p128w3000",
         "n3c24k20s2g2w333",
         "n2c100k100s1w700",
+        "n24c300k300s1w10",
     ],
 )
 def test_the_rows_seen_before_change_no_bit_of_a_weight_gradient(line, monkeypatch):
