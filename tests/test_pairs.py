@@ -137,6 +137,18 @@ def test_kernels_round_whole_rows(line, pass_, rounding, monkeypatch):
     assert ("bfloat16 rounded" in kinds) == rounding
 
 
+def test_borders_of_few_filters_are_wide():
+    """A vector of a single filter is one accumulator."""
+    found = plan(problems._text.parse("n1c1k15s51d8w3400"), "backward_data")
+    widths = [width for _, width, count, _ in found._program.segments if count == 1]
+    assert max(widths[:5]) >= 64
+
+
+def test_tiles_of_weight_gradients_with_far_taps_are_several_steps():
+    found = plan(problems._text.parse("n1c256k256s3d512p512w16000"), "backward_weight")
+    assert found._blocking.tile >= 2 * found._blocking.step
+
+
 def test_borders_of_weight_gradients_are_narrow():
     """Pairs begin with the first position that all taps use, not with the next tile."""
     program = plan(problems._text.parse("n4c128k128s3p1w300"), "backward_weight")._program

@@ -257,6 +257,22 @@ def test_short_rows_of_a_batch_are_reduced_together(N, width, together):
         assert program.panel.row % together == 0
 
 
+@pytest.mark.skipif(_dispatch.vector_bytes() < 64, reason="vectors of 16 columns")
+@pytest.mark.parametrize(
+    ("line", "lanes"),
+    [
+        ("n64c64k64s5p4w64", "filters"),  # 68 columns in five vectors
+        ("n64c64k64s3p1w96", "columns"),
+        ("n64c24k24s3p1w70", "columns"),  # 24 filters leave more of two empty
+        ("n64c16k64s3p1w83", "columns"),  # little work for each result
+    ],
+)
+def test_rows_that_leave_much_of_a_vector_empty(line, lanes):
+    p = parse(line)
+    plan = xsmmconv.plan("forward", p.x_shape, p.weight_shape, **p.parameters)
+    assert plan._blocking.lanes == lanes
+
+
 @pytest.mark.skipif(_dispatch.vector_bytes() < 64, reason="blocks of 32 lanes")
 def test_long_rows_of_a_weight_gradient_are_packed_seldom():
     """With a stride of 8, a row of x is eight times as long as one of dy."""

@@ -99,6 +99,8 @@ class _Lowering:
         self.lists: dict[tuple, int] = {}
         self.tiles: dict[tuple, int] = {}
         self.variants: dict[tuple, tuple] = {}
+        self.place: dict[int, list[int]] = {}  # of each run's taps in the list of all taps,
+        self.all_taps = 0  # which begins here
         self.column = bl.nb * bl.kb if bl.lanes == "filters" else 1  # of a result, in elements
         self.emit = {
             "taps": self.calls_by_taps,
