@@ -77,6 +77,8 @@ def test_the_rows_seen_before_change_no_bit(line, pass_, monkeypatch):
         "n3c24k20s2g2w333",
         "n2c100k100s1w700",
         "n24c300k300s1w10",
+        "n2c1k40s16st8w1500",
+        "n3c1k20s16w700",
     ],
 )
 def test_the_rows_seen_before_change_no_bit_of_a_weight_gradient(line, monkeypatch):
@@ -214,7 +216,7 @@ def test_describe_says_what_matters(monkeypatch):
     assert "51 taps in 3 parts" in text
     text = xsmmconv.plan("backward_weight", (4, 100, 1000), (100, 100, 1)).describe()
     assert "packed False" in text
-    text = xsmmconv.plan("backward_weight", (4, 15, 2000), (15, 15, 51), dilation=8).describe()
+    text = xsmmconv.plan("backward_weight", (4, 8, 2000), (8, 8, 51), dilation=8).describe()
     assert "each lane for" in text
     assert ", stacked" in text
     text = xsmmconv.plan("backward_data", (4, 32, 1000), (48, 32, 4), stride=2).describe()
@@ -271,6 +273,28 @@ def test_rows_that_leave_much_of_a_vector_empty(line, lanes):
     p = parse(line)
     plan = xsmmconv.plan("forward", p.x_shape, p.weight_shape, **p.parameters)
     assert plan._blocking.lanes == lanes
+
+
+@pytest.mark.parametrize(
+    ("line", "lanes"),
+    [
+        ("n1c1k512s16st8w4000", True),
+        ("n2c1k20s16w900", True),
+        ("n1c1k512s16st8p4w4000", False),  # windows reach beyond the row
+        ("n1c1k512s16st8d2w4000", False),  # and are no neighbours
+        ("n1c2k512s16st8w4000", False),
+        ("n1c1k2s16st8w4000", False),  # less is transposed than copied
+        ("n1c1k512s17st8w4000", False),  # one of the last vector's lanes
+    ],
+)
+def test_the_taps_of_one_channel_are_lanes(line, lanes, monkeypatch):
+    """The gradients of the filters are read as they lie."""
+    monkeypatch.setattr(_plan, "_cache", type(_plan._cache)())
+    monkeypatch.setattr(_plan, "_row_lengths", set())
+    p = parse(line)
+    plan = xsmmconv.plan("backward_weight", p.x_shape, p.weight_shape, **p.parameters)
+    assert (f"its {p.S} taps are the lanes" in plan.describe()) == lanes
+    assert not lanes or (plan._program.tap == [0] and not plan._blocking.packed)
 
 
 @pytest.mark.skipif(_dispatch.vector_bytes() < 64, reason="blocks of 32 lanes")

@@ -16,6 +16,7 @@ from xsmmconv._blocking import (
     too_far,
 )
 from xsmmconv._geometry import Phase, interior
+from xsmmconv._problem import ConvProblem
 
 # Positions that one tap reduces at a time, and short rows together: so often their sums are loaded
 # and stored.
@@ -75,6 +76,19 @@ def lanes_from(K: int, C: int, item: int, vector_bytes: int) -> str:
     return "x" if filled(C) > filled(K) else "grad_out"
 
 
+def windows_in_lanes(p: ConvProblem, item: int, m: Machine) -> bool:
+    """Whether the taps of a single channel are the lanes. What a position reads of the channel lies
+    side by side, so a tile is a matrix of positions and taps, and the gradients of the filters, of
+    which there are more than there is of x, are read as they lie: to transpose them costs as much
+    as some multiply-adds, of which each has only S."""
+    whole = not p.pl and (p.Q - 1) * p.s + p.S <= p.W  # no window reaches beyond the row
+    if not (p.C == p.g == p.d == 1 and p.K >= 4 and p.S > 1 and whole):
+        return False
+    vector = m.vector_bytes // item
+    empty = -p.S % vector / vector
+    return empty <= (0.3 if m.vector_bytes == 64 else 0.75) and (p.s > 1 or p.K != vector)
+
+
 def kernel_lanes(lanes: int, item: int, m: Machine) -> int:
     """m for so many lanes. Kernels are slower with masks, and without (AVX2) they would take a
     remainder in pieces of 4, 2 and 1: a vector is filled up with lanes whose sums are not used."""
@@ -84,8 +98,9 @@ def kernel_lanes(lanes: int, item: int, m: Machine) -> int:
     return lanes if m.vector_bytes == 64 else 1 << (lanes - 1).bit_length()
 
 
-# Cycles of a multiply-add of so many vectors of lanes, against the best number of them.
-_VECTOR_COST = {64: (0, 1.2, 1.12, 1), 32: (0, 1.5, 1.27, 1.13, 1)}
+# Cycles of a multiply-add of so many vectors of lanes, against the best number of them: with AVX2,
+# with AVX-512, and where its vectors are loaded in halves, which masks do not slow down either.
+_AVX2, _AVX512, _HALVED = (0, 1.2, 1.03, 1.02, 1), (0, 1.2, 1.12, 1), (0, 1, 1, 1)
 
 
 def _lane_block(sh: WeightShape, m: Machine, taps: int, reach: int) -> tuple[int, int]:
@@ -97,7 +112,7 @@ def _lane_block(sh: WeightShape, m: Machine, taps: int, reach: int) -> tuple[int
     """
     vector, block = m.vector_bytes // sh.item, 128 // sh.item
     lb = kernel_lanes(sh.lanes if 2 * sh.lanes <= 3 * block else block, sh.item, m)
-    cost = _VECTOR_COST[m.vector_bytes]
+    cost = _AVX2 if m.vector_bytes == 32 else _HALVED if m.halved else _AVX512
     most = len(cost) - 1
     far = 4 * reach * sh.rows * sh.item > m.l2_bytes  # their panels leave little of L2
     if m.bf16 or far or sh.rows < 8 or not vector <= 2 * sh.lanes <= most * vector:
@@ -110,7 +125,7 @@ def _lane_block(sh: WeightShape, m: Machine, taps: int, reach: int) -> tuple[int
         multiply = 0.0
         for count, together in (taps // stack, stack), (1, taps % stack):
             vectors = ceil_div(lanes * together, vector)
-            masked = 1.1 if lanes * together % vector else 1
+            masked = 1.1 if lanes * together % vector and not m.halved else 1
             multiply += count * vectors * cost[vectors] * masked * sh.rows / 2
         write = (14 if lanes * sh.item >= 64 else 7) * ceil_div(lanes * stack * sh.item, 64)
         return multiply + (write if stack > 1 else 0)
@@ -183,6 +198,16 @@ def _batch_rows(sh: WeightShape, width: int, columns: int) -> int:
     return max((n for n in range(1, most + 1) if sh.N % n == 0), default=1)
 
 
+def _tile(sh: WeightShape, m: Machine, lb: int, rb: int, columns: int, in_l1: bool) -> int:
+    """Positions of a tile. Long tiles amortise loading and storing the sums, and the beginnings of
+    rows that come from memory; A streams from L2, fast enough. But what few lanes and rows have had
+    better stay in L1 from tap to tap, unless vectors are loaded in halves anyway."""
+    tile = min(m.l2_bytes // 8 // (lb * sh.item), columns)
+    if in_l1 and not m.halved and lb * sh.item <= m.vector_bytes and 2 * rb <= 3 * lb:
+        tile = min(tile, m.l1_bytes // 4 * 3 // ((lb + rb) * sh.item))
+    return tile
+
+
 def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
     width, taps, reach = longest(sh.phases)
     lb, stack = _lane_block(sh, m, taps, reach)
@@ -209,15 +234,11 @@ def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
         rb = copied if packed else even_parts(sh.rows, rb)
     else:
         rb = copied = even_parts(sh.rows, max(1, min(rb, panel // (step + halo))))
-        # Long tiles amortise loading and storing the sums; A streams from L2, fast enough.
         columns = panel // rb - halo
         if pairs and columns < 2 * step:  # far taps; the elements are of half the size
             columns = max(columns, 3 * panel // (2 * rb * taps))
-        tile = min(m.l2_bytes // 8 // (lb * sh.item), columns)
-        one = lb * sh.item <= m.vector_bytes and 2 * rb <= 3 * lb
-        if lists == "channels" and stack == 1 and one and taps > 4:
-            # What so few lanes and rows have stays in L1 from tap to tap.
-            tile = min(tile, m.l1_bytes // 4 * 3 // ((lb + rb) * sh.item))
+        in_l1 = lists == "channels" and stack == 1 and taps > 4
+        tile = _tile(sh, m, lb, rb, columns, in_l1)
         tile, blocks = min(16 * step, tile // step * step), l_parts * ceil_div(sh.rows, rb)
     tile = min(max(step, tile), round_up(width, step))
     # No sum may depend on whether rows are copied.

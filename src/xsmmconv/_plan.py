@@ -9,6 +9,7 @@ import copy
 import os
 import threading
 from collections import OrderedDict
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -22,7 +23,7 @@ from xsmmconv._blocking import (
     correlate_blocking,
     multiply_pairs,
 )
-from xsmmconv._blocking_weight import WeightShape, lanes_from, weight_blocking
+from xsmmconv._blocking_weight import WeightShape, lanes_from, weight_blocking, windows_in_lanes
 from xsmmconv._errors import UnsupportedError
 from xsmmconv._geometry import (
     backward_data_phases,
@@ -207,8 +208,11 @@ class Plan:
         from xsmmconv._weight_gradient import WeightGradient
 
         p = self.problem
-        C, K = p.C // p.g, p.K // p.g
-        self._lanes = lanes_from(K, C, self._item, self._machine.vector_bytes)
+        windows = self._same_type and windows_in_lanes(p, self._item, self._machine)
+        C, K, S, s, W = p.C // p.g, p.K // p.g, p.S, p.s, p.W
+        if windows:  # x[n, 0, q s + t] = a matrix of positions q and channels t, with one tap
+            C, S, s, W = S, 1, 1, p.Q
+        self._lanes = "x" if windows else lanes_from(K, C, self._item, self._machine.vector_bytes)
         filters = self._lanes == "grad_out"
         direct_rows = self._same_type and self._in_place
         shape = WeightShape(
@@ -216,20 +220,23 @@ class Plan:
             p.g,
             K if filters else C,
             C if filters else K,
-            p.S,
-            weight_phases(p.W, p.S, p.Q, p.s, p.d, p.pl, self._lanes),
-            p.W if filters else p.Q,
-            p.s if filters else 1,
+            S,
+            weight_phases(W, S, p.Q, s, p.d, p.pl, self._lanes),
+            W if filters else p.Q,
+            s if filters else 1,
             self._item,
             self._same_type,
             direct_rows,
-            direct_rows and _may_depend_on(p.W if filters else p.Q),
+            direct_rows and _may_depend_on(W if filters else p.Q),
         )
         self._blocking = weight_blocking(shape, self._machine)
-        self._check_tiles(shape.phases, _CALL * p.S)
-        self._program = lower_weight(shape, self._blocking, p.S, _kernel)
+        if windows:
+            reasons = (f"one channel: its {p.S} taps are the lanes", *self._blocking.reasons)
+            self._blocking = replace(self._blocking, reasons=reasons)
+        self._check_tiles(shape.phases, _CALL * S)
+        self._program = lower_weight(shape, self._blocking, S, _kernel)
         self.engine = WeightGradient(
-            shape, self._blocking, self._program, filters, 1 if filters else p.s, self._code
+            shape, self._blocking, self._program, filters, 1 if filters else p.s, self._code, windows
         )
 
     def _check_tiles(self, phases, steps):

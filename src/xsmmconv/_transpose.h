@@ -197,7 +197,17 @@ static inline void transpose_narrow_f32(float* to, ptrdiff_t ldo, const char* bl
   static void transpose_##NAME(void* dst, ptrdiff_t ldo, const char* src, ptrdiff_t row_stride,  \
                                ptrdiff_t col_stride, ptrdiff_t rows, ptrdiff_t cols) {           \
     COMPUTED* to = (COMPUTED*)dst;                                                               \
-    if (row_stride > ldo * (ptrdiff_t)sizeof(COMPUTED)) {                                        \
+    if (row_stride == (ptrdiff_t)sizeof(STORED) && rows > 1) { /* columns are neighbours */      \
+      for (ptrdiff_t j = 0; j < cols; j++) {                                                     \
+        const char* column = src + j * col_stride;                                               \
+        ptrdiff_t i = 0;                                                                         \
+        for (; i + V <= rows; i += V)                                                            \
+          STORE(to + j * ldo + i, LOAD(column + i * row_stride));                                \
+        if (i < rows)                                                                            \
+          MASKSTORE(to + j * ldo + i, FIRST(rows - i),                                           \
+                    LOADPART(column + i * row_stride, rows - i));                                \
+      }                                                                                          \
+    } else if (row_stride > ldo * (ptrdiff_t)sizeof(COMPUTED)) {                                 \
       for (ptrdiff_t i = 0; i < rows; i += V)                                                    \
         for (ptrdiff_t j = 0; j < cols; j += V)                                                  \
           transpose_block_##NAME(to + j * ldo + i, ldo, src + i * row_stride + j * col_stride,   \

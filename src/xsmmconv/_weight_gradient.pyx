@@ -86,6 +86,7 @@ cdef struct Table:
     int64_t stacked_bytes  # and stacked
     int64_t finished     # row channels that are stored together
     bint lanes_are_filters
+    bint windows         # lanes are the taps of one channel, which lie beside each other
     bint at_once         # one slot, and a short one: an item stores its sums itself
     bint filled_up       # the last block of lanes has more in its kernels than are used
     const pack_ops* ops
@@ -336,7 +337,8 @@ cdef class WeightGradient:
         free(self.t.offsets_b)
         free(self.t.tap)
 
-    def __init__(self, sh, bl, program, bint lanes_are_filters, lane_planes, int dtype):
+    def __init__(self, sh, bl, program, bint lanes_are_filters, lane_planes, int dtype,
+                 bint windows=False):
         cdef Table* t = &self.t
         self.wide = vector_bytes() == 64
         t.ops, t.pair_ops = pack_ops_of(dtype, self.wide), pack_ops_of(3, self.wide)
@@ -365,7 +367,7 @@ cdef class WeightGradient:
                 abs(t.tap_step) != 1):
             t.tap_step = 0
         t.finished = min(t.rb, max(1, 256 // t.S))  # a lane's sums are lines of L1 then
-        t.lanes_are_filters = lanes_are_filters
+        t.lanes_are_filters, t.windows = lanes_are_filters, windows
         self.in_place = not bl.packed
         self.items = (t.slots * t.groups * t.all_r_blocks
                       * ((t.all_l_blocks + t.l_blocks - 1) // t.l_blocks))
@@ -391,6 +393,8 @@ cdef class WeightGradient:
             return -1
         v.lane = operand(lane_array, t.lane_planes, t.ops)
         v.row = operand(row_array, t.row_planes, t.ops)
+        if t.windows:
+            v.lane.stride_c = v.lane.stride_w
         v.out_ops = pack_ops_of(out_dtype, self.wide)
         v.out = <char*> cnp.PyArray_DATA(out)
         threads = team_of(min(threads, blocks * t.all_l_blocks))

@@ -193,6 +193,32 @@ for lda, ahead in (64, 8), (64, 16), (96, 8):
     assert done.stdout.split() == ["True", "False", "True"]
 
 
+def test_few_rows_have_as_many_accumulators_as_many():
+    code = """
+import ctypes, re
+fma = re.compile(rb"\\xc4[\\x02-\\xe2](.)\\xb8", re.DOTALL)  # VFMADD231 of YMM registers, packed
+for dtype, vector in ("float32", 8), ("float64", 4):
+    for m in (vector * vectors for vectors in range(1, 6)):
+        code = ctypes.string_at(_dispatch.dispatch_gemm(m, 12, 1, m, 1, m, dtype), 4096)
+        code = code[: code.index(bytes.fromhex("415f415e415d415c5bc3"))]
+        print(sum(found[1][0] & 7 == 5 for found in fma.finditer(code)))
+"""
+    counted = run(f"{DISPATCH}\n{code}", LIBXSMM_TARGET="hsw").stdout.split()
+    assert counted == ["12", "12", "12", "12", "15"] * 2  # the fifth vector comes after four
+
+
+def test_one_vector_of_rows_has_twenty_columns_at_most():
+    code = """
+import ctypes, re
+fma = re.compile(rb"\\x62..[\\x58\\x59]\\xb8", re.DOTALL)  # VFMADD231PS of ZMM registers and a broadcast
+for n in 15, 20, 28, 30, 60:
+    code = ctypes.string_at(_dispatch.dispatch_gemm(16, n, 1, 16, 1, 16), 4096)
+    print(len(fma.findall(code[: code.index(bytes.fromhex("415f415e415d415c5bc3"))])))
+"""
+    counted = run(f"{DISPATCH}\n{code}", LIBXSMM_TARGET="skx").stdout.split()
+    assert counted == ["15", "20", "14", "15", "20"]
+
+
 def test_importing_does_not_initialise():
     done = run("from xsmmconv import _dispatch", LIBXSMM_VERBOSE="1")
     assert done.stderr == ""
