@@ -157,6 +157,35 @@ def test_borders_of_weight_gradients_are_narrow():
 
 
 @pytest.mark.parametrize(
+    ("line", "in_place"),
+    [
+        ("n2c64k64s3p1w700", True),
+        ("n2c40k33s5d2w502", True),
+        ("n1c256k256s3d130p130w3000", True),
+        ("n9c48k32s3w30", True),
+        ("n2c64k64s3p1w701", False),  # pairs from row to row
+        ("n2c128k128s3w4098", False),  # rows collide
+        ("n2c64k64s3st2w700", False),
+        ("n2c3k20s15d3p5w701", "taps"),  # one row at a time, of any length
+    ],
+)
+def test_weight_gradients_read_rows_in_place(line, in_place, monkeypatch):
+    """What is odd, and borders, are widened in a panel. No bit depends on it."""
+    problem, results = problems._text.parse(line), []
+    first, second, _ = problems.real_operands(problem, problems.BACKWARD_WEIGHT, BFLOAT16)
+    for lengths in (10**6, 0):
+        monkeypatch.setattr(_plan, "_ROW_LENGTHS", lengths)
+        monkeypatch.setattr(_plan, "_row_lengths", set())
+        found = plan(problem, "backward_weight")
+        assert found._blocking.packed == (not in_place or (in_place is True and not lengths))
+        results += [run(found, first, second)[0], run(found, first, second, threads=3)[0]]
+    spread = np.repeat(second, 2, axis=2)[..., ::2]  # and rows that cannot be read in place
+    results.append(run(found, first, spread)[0])
+    for other in results[1:]:
+        problems.assert_bitwise_equal(other, results[0], problem)
+
+
+@pytest.mark.parametrize(
     "line", ["n2c1k15s51d7w900", "n3c2k5s6d3p4w300", "n2c9k7s5p1w83", "n8c33k40s5p2w21"]
 )
 def test_a_bias_is_added_before_rounding(line):

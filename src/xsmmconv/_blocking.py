@@ -153,10 +153,10 @@ def _in_l1(sh: CorrelateShape, m: Machine) -> bool:
     return sh.known_source and sh.planes == 1 and 4 * size <= 5 * m.l1_bytes
 
 
-def _collide(sh: CorrelateShape, way: int = 2048, near: int = 64) -> bool:
-    """Whether the distance of the rows brings the same columns of all to few sets of a cache: it is
-    near a multiple of so many bytes (of L1, if nothing is said)."""
-    return not near <= sh.source_width * sh.item % way <= way - near
+def collide(distance: int, way: int = 2048, near: int = 64) -> bool:
+    """Whether so many bytes from row to row bring the same columns of all to few sets of a cache:
+    they are near a multiple of `way` (of L1, if nothing is said)."""
+    return not near <= distance % way <= way - near
 
 
 def _one_tap(sh: CorrelateShape, m: Machine, taps: int) -> bool:
@@ -222,7 +222,8 @@ def _lists(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) ->
     if in_place and _short_and_trimmed(sh, m, width, taps):
         return "taps", f"short rows with borders, k = {channels} channels"
     # Each block of filters reads them again, and rows that collide in L1 are read from L2.
-    few = sh.C <= 16 or (sh.C <= 24 and sh.K <= 2 * sh.C and not _collide(sh))
+    spread = not collide(sh.source_width * sh.item)
+    few = sh.C <= 16 or (sh.C <= 24 and sh.K <= 2 * sh.C and spread)
     if in_place and (taps > 1 or 8 * taps >= sh.C) and few:
         return "channels", f"{taps} taps of {sh.C} channels are read in place"
     if taps >= channels or (not in_place and 2 * taps >= channels):
@@ -369,7 +370,8 @@ def _correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
         little = taps == 1 and (sh.K <= 16 or sh.C <= 16)
         little = little or _short_and_trimmed(sh, m, width, taps)
         little = little or _in_l1(sh, m) or _one_tap(sh, m, taps)
-        apart = m.halved and not _collide(sh) and not _collide(sh, m.l2_bytes // 8, 1024)
+        distance, way = sh.source_width * sh.item, m.l2_bytes // 8
+        apart = m.halved and not collide(distance) and not collide(distance, way, 1024)
         packed = packed or not (sh.known_source and (little or apart))
         packed = packed or too_far(sh.source_width, sh.item)
         if not packed and (apart or _one_tap(sh, m, taps)):

@@ -10,6 +10,7 @@ from xsmmconv._blocking import (
     REACH_BYTES,
     Machine,
     ceil_div,
+    collide,
     even_parts,
     longest,
     round_up,
@@ -42,7 +43,7 @@ class WeightShape:
     row_planes: int
     item: int
     same_type: bool  # the operands are of the computing type
-    direct_rows: bool  # and the rows can be read in place; this must not change a sum
+    direct_rows: bool  # the rows can be read in place if so; this must not change a sum
     known_rows: bool  # kernels may depend on their length; nor must this
 
 
@@ -168,15 +169,16 @@ def _weight_lists(
 
 def _good_rows(sh: WeightShape, lists: str, pairs: bool) -> bool:
     """Whether n row channels can be read as they lie: copied, they are not read much faster, unless
-    their distance brings the same columns of all to the same few sets of the caches."""
-    return (
-        sh.row_planes == 1
-        and lists == "channels"
-        and sh.same_type
-        and not pairs
-        and gcd(sh.row_width * sh.item, 2**16) <= _ONE_TAP_TILE * sh.item
-        and not too_far(sh.row_width, sh.item)
-    )
+    their distance brings the same columns of all to the same few sets of the caches. Kernels for
+    pairs count in pairs from row to row, and wait longer for what has left L1."""
+    item = 2 if pairs else sh.item
+    good = sh.row_planes == 1 and lists == "channels" and not too_far(sh.row_width, item)
+    if pairs:
+        near = sh.lanes > 64 and collide(sh.row_width * item, 4096)
+        good = good and sh.row_width % 2 == 0 and not near
+    else:
+        good = good and sh.same_type
+    return good and gcd(sh.row_width * item, 2**16) <= _ONE_TAP_TILE * item
 
 
 def _row_block(sh: WeightShape, m: Machine, lb: int, one_tap: bool) -> tuple[int, int]:
@@ -214,7 +216,8 @@ def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
     lists, pairs, reason = _weight_lists(sh, m, lb, stack, taps, reach)
     good = _good_rows(sh, lists, pairs)
     one_tap = good and sh.taps == 1
-    in_place = sh.direct_rows and (sh.known_rows if good else lists in ("taps", "dots"))
+    in_place = (lists == "taps" and pairs) or (lists in ("taps", "dots") and sh.same_type)
+    in_place = sh.direct_rows and (sh.known_rows if good else in_place)
     packed = not in_place or sh.row_planes > 1
     l_blocks, rb = _row_block(sh, m, lb, one_tap)
     # A slot costs three passes over its sums, so it gets a thousand positions at least. Where that

@@ -246,7 +246,8 @@ class _Lowering:
         key = (b - a, rects is None, *(ranges or rects or ()))
         if key not in self.tiles:
             start = len(self.program.calls)
-            packed = self.bl.packed or rects is None
+            # Rows of BF16 are widened where they are not multiplied in pairs.
+            packed = self.bl.packed or rects is None or (self.bl.pairs and not self.pairs)
             self.width = b - a
             self.row_distance = self.sh.groups * self.sh.rows * self.sh.row_width
             if packed:
@@ -330,7 +331,7 @@ def lower_weight(sh: WeightShape, bl: WeightBlocking, S: int, kernel) -> WeightP
         tap[t] = place
     # Where rows are read in place, only the narrow tiles of the borders are packed.
     columns = bl.tile if bl.packed else bl.border
-    split = bl.lists == "channels" or (bl.lists == "taps" and not bl.packed)
+    split = bl.lists == "channels" or (bl.lists == "taps" and not bl.packed and not bl.pairs)
     layout = panel(run_list, columns, split, sh.item)
     if bl.lists == "unfolded":
         layout = unfolded_panel(run_list, columns, sh.item)

@@ -214,7 +214,7 @@ class Plan:
             C, S, s, W = S, 1, 1, p.Q
         self._lanes = "x" if windows else lanes_from(K, C, self._item, self._machine.vector_bytes)
         filters = self._lanes == "grad_out"
-        direct_rows = self._same_type and self._in_place
+        direct_rows = self._in_place and (self._same_type or self._machine.bf16)
         shape = WeightShape(
             max(1, p.N),
             p.g,
@@ -236,7 +236,13 @@ class Plan:
         self._check_tiles(shape.phases, _CALL * S)
         self._program = lower_weight(shape, self._blocking, S, _kernel)
         self.engine = WeightGradient(
-            shape, self._blocking, self._program, filters, 1 if filters else p.s, self._code, windows
+            shape,
+            self._blocking,
+            self._program,
+            filters,
+            1 if filters else p.s,
+            self._code,
+            windows,
         )
 
     def _check_tiles(self, phases, steps):
@@ -266,7 +272,7 @@ class Plan:
     def for_strided(self) -> Plan:
         """The same plan for inputs that cannot be read in place: everything through panels."""
         if "strided" not in self._variants:
-            self._variants["strided"] = Plan(self.pass_, self.problem, in_place=False)
+            self._variants["strided"] = Plan(self.pass_, self.problem, False, self._machine)
         return self._variants["strided"]
 
     def run(self, a, b, bias, relu, out, threads, packed=None) -> int:

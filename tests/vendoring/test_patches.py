@@ -210,7 +210,7 @@ for dtype, vector in ("float32", 8), ("float64", 4):
 def test_one_vector_of_rows_has_twenty_columns_at_most():
     code = """
 import ctypes, re
-fma = re.compile(rb"\\x62..[\\x58\\x59]\\xb8", re.DOTALL)  # VFMADD231PS of ZMM registers and a broadcast
+fma = re.compile(rb"\\x62..[\\x58\\x59]\\xb8", re.DOTALL)  # VFMADD231PS with a broadcast operand
 for n in 15, 20, 28, 30, 60:
     code = ctypes.string_at(_dispatch.dispatch_gemm(16, n, 1, 16, 1, 16), 4096)
     print(len(fma.findall(code[: code.index(bytes.fromhex("415f415e415d415c5bc3"))])))
