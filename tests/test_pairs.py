@@ -149,11 +149,20 @@ def test_tiles_of_weight_gradients_with_far_taps_are_several_steps():
     assert found._blocking.tile >= 2 * found._blocking.step
 
 
-def test_borders_of_weight_gradients_are_narrow():
-    """Pairs begin with the first position that all taps use, not with the next tile."""
-    program = plan(problems._text.parse("n4c128k128s3p1w300"), "backward_weight")._program
-    in_pairs = (s[2] * s[3] for s in program.segments if program.tiles[s[4]][3])
-    assert sum(in_pairs) >= 294
+@pytest.mark.parametrize(
+    ("line", "single"),
+    [
+        ("n4c128k128s3p1w300", 2),  # the second position of the first tap, the last but one's
+        ("n1c256k512s16st8p4w800", 8),  # four taps lack the first position, four the last
+        ("n4c15k15s51d8p200w1000", 0),  # all begin and end with even ones
+    ],
+)
+def test_borders_of_weight_gradients_are_multiplied_in_pairs(line, single):
+    """What a tap leaves over at either end is a position in FP32."""
+    program = plan(problems._text.parse(line), "backward_weight")._program
+    widths = {width for _, _, width, _, tile in program.segments if not program.tiles[tile][3]}
+    assert widths <= {1}
+    assert sum(calls for _, calls, _, pairs, _ in program.tiles if not pairs) == single
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def _weight_lists(
     lists = "taps" if by_taps else "channels"
     reason = f"lists over positions, n = {lists}: {taps} taps against {sh.rows} channels"
     if pairs:
-        reason += ", k in pairs of BF16 (FP32 at borders and for an odd position)"
+        reason += ", k in pairs of BF16 (FP32 for an odd position)"
     if stack > 1:
         whole = all(len(run.taps) % stack == 0 for phase in sh.phases for run in phase.runs)
         lists = "taps" if by_taps and whole and taps >= 8 * stack else "channels"
@@ -252,8 +252,7 @@ def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
     slots = 1 << max(1, slots).bit_length() - 1
     # As many tiles in every slot, so that threads finish together.
     tile = round_up(even_parts(width, tile, slots // gcd(sh.N // nb, slots)), step)
-    # In pairs, borders are FP32.
-    border = max(step, min(step if pairs else 4 * step, tile, (panel // rb - halo) // step * step))
+    border = max(step, min(4 * step, tile, (panel // rb - halo) // step * step))
     flush = max(1, 2**14 // (nb * tile))
     return WeightBlocking(
         lists,

@@ -228,7 +228,7 @@ cdef int64_t run_item(const Table* t, const Arrays* v, int64_t item, char* scrat
                         m0)
         base = panel - m0 * t.column * size
     elif t.packed:
-        pack_panel(&t.panel, &v.source, panel, n, g * t.channels, t.channels, m0)
+        pack_panel(&t.panel, &v.source, panel, n, g * t.channels, t.channels, m0, 0)
         base = panel - m0 * size
     else:
         base = v.source.data + n * v.source.stride_n + g * t.channels * v.source.stride_c

@@ -3,15 +3,14 @@
 A tile is a range of the reduction axis. Its lane operand is transposed to [position][lane] (A,
 m = lanes), the row operand is read as it lies (B, k = positions); the result is a block of
 [tap][row channel][lane] or [row channel][tap][lane] partial sums. Where BF16 is multiplied in pairs
-of positions, a tile that all taps use wholly stays BF16, the lanes as [position pair][lane][2]; a
-tile of one position, or at a border, where ranges begin anywhere, is widened to FP32.
+of positions, a tile stays BF16, the lanes as [position pair][lane][2], and positions that a tap
+leaves over have tiles of their own, widened to FP32.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 
 from xsmmconv._blocking import kernel_type
 from xsmmconv._blocking_weight import WeightBlocking, WeightShape
@@ -239,16 +238,14 @@ class _Lowering:
                     found.append((r, j, lo - a, hi - a))
         return found
 
-    def tile(self, phase: Phase, first_run: int, a: int, b: int) -> int:
-        rects = self.uniform(phase, first_run, a, b) if self.bl.stack == 1 else None
-        ranges = self.ranges(phase, first_run, a, b) if rects is None else []
-        self.pairs = self.bl.pairs and rects is not None and (b - a) % 2 == 0
-        key = (b - a, rects is None, *(ranges or rects or ()))
+    def tile(self, width: int, rects: list | None, ranges: list, pairs: bool) -> int:
+        """The tile in which taps use all positions (`rects`), or each a range of its own."""
+        self.width, self.pairs = width, pairs
+        key = width, pairs, rects is None, *(ranges if rects is None else rects)
         if key not in self.tiles:
             start = len(self.program.calls)
             # Rows of BF16 are widened where they are not multiplied in pairs.
-            packed = self.bl.packed or rects is None or (self.bl.pairs and not self.pairs)
-            self.width = b - a
+            packed = self.bl.packed or rects is None or self.bl.pairs != pairs
             self.row_distance = self.sh.groups * self.sh.rows * self.sh.row_width
             if packed:
                 self.row_distance = self.program.panel.row // self.bl.nb
@@ -260,9 +257,36 @@ class _Lowering:
                 self.uniform_tile(rects, packed)
             self.tiles[key] = len(self.program.tiles)
             self.program.tiles.append(
-                (start, len(self.program.calls) - start, int(packed), int(self.pairs), 0)
+                (start, len(self.program.calls) - start, int(packed), int(pairs), 0)
             )
         return self.tiles[key]
+
+    def paired(self, ranges: list[tuple], width: int) -> Iterator[tuple[int, int, int]]:
+        """Tiles (start, width, index) for ranges of positions that pairs need not begin or end
+        with: what is left of them at either end has tiles of one position, in FP32."""
+        even = [(r, j, lo + lo % 2, hi - hi % 2) for r, j, lo, hi in ranges]
+        even = [found for found in even if found[2] < found[3]]
+        if even:
+            yield 0, width - width % 2, self.tile(width - width % 2, None, even, True)
+        single: dict[int, list] = {}
+        for r, j, lo, hi in ranges:
+            for at in {at for at, odd in ((lo, lo % 2), (hi - 1, hi % 2)) if odd}:
+                single.setdefault(at, []).append((r, j, 0, 1))
+        for at in sorted(single):
+            yield at, 1, self.tile(1, None, single[at], False)
+
+    def segment(self, phase: Phase, first_run: int, a: int, width: int, count: int = 1):
+        """`count` tiles in a row; positions that no tap uses need none."""
+        program, pairs = self.program, self.bl.pairs and width > 1
+        rects = self.uniform(phase, first_run, a, a + width) if self.bl.stack == 1 else None
+        ranges = self.ranges(phase, first_run, a, a + width) if rects is None else []
+        if rects is None and pairs:
+            for i in range(count):
+                for start, narrow, tile in self.paired(ranges, width):
+                    program.segments.append((phase.first, a + i * width + start, narrow, 1, tile))
+        elif rects or ranges:
+            tile = self.tile(width, rects, ranges, pairs)
+            program.segments.append((phase.first, a, width, count, tile))
 
     def stacked_phase(self, phase: Phase, first_run: int):
         """Stacked tiles, by the position that the first of `stack` taps uses, and what they leave
@@ -272,10 +296,7 @@ class _Lowering:
         self.stacked = first + halo, end
         for a, b in (0, first + halo), (end - halo, phase.count):
             for at in range(a, b, bl.border):
-                width = min(bl.border, b - at)
-                tile = self.tile(phase, first_run, at, at + width)
-                if program.tiles[tile][1]:
-                    program.segments.append((phase.first, at, width, 1, tile))
+                self.segment(phase, first_run, at, min(bl.border, b - at))
         at, room = first + halo, end - first - halo
         for width, count in (bl.tile, room // bl.tile), (room % bl.tile, 1):
             if width and count:
@@ -286,19 +307,9 @@ class _Lowering:
                 program.tiles.append((start, calls, int(bl.packed), 0, halo))
                 at += width * count
 
-    def walk(self, phase: Phase, border: int) -> Iterator[tuple[int, int, int]]:
-        """Tiles (start, width, count); those at a border end where pairs can begin."""
-        for a, width, count in walk(phase, self.bl.tile, border):
-            cuts = [m for m in interior(phase) if a < m < a + width] if self.bl.pairs else []
-            if not cuts:
-                yield a, width, count
-                continue
-            ends = [a, *sorted(set(cuts)), a + width]
-            yield from ((lo, hi - lo, 1) for lo, hi in pairwise(ends))
-
     def phase(self, phase: Phase, first_run: int):
         border = self.bl.tile if self.bl.lists == "dots" else self.bl.border
-        for a, width, count in self.walk(phase, border):
+        for a, width, count in walk(phase, self.bl.tile, border):
             narrow = width
             if self.uniform(phase, first_run, a, a + width) is None:
                 narrow = min(width, self.bl.border)
@@ -306,11 +317,7 @@ class _Lowering:
                 narrow -= width % 2
             while width:
                 part = width // narrow * narrow
-                tile = self.tile(phase, first_run, a, a + narrow)
-                if self.program.tiles[tile][1]:  # positions that no tap uses need no tile
-                    self.program.segments.append(
-                        (phase.first, a, narrow, count * (part // narrow), tile)
-                    )
+                self.segment(phase, first_run, a, narrow, count * (part // narrow))
                 a += part * count
                 width -= part
                 narrow = width

@@ -76,28 +76,29 @@ cdef inline void load_window(const Window* win, const Operand* v, const char* ro
 
 
 cdef inline int64_t load_together(const Window* win, const Operand* v, const char* row,
-                                  char* panel_row, int64_t m0) noexcept nogil:
+                                  char* panel_row, int64_t m0, int64_t width) noexcept nogil:
     """All windows that hold neighbours, where they all are in the source: a matrix, transposed."""
     cdef int64_t planes = v.planes, n = win.together, w
     cdef int64_t at = (m0 + win.shift) * planes + win.plane, room = v.width - at - n
     cdef int64_t lo = 0 if at >= 0 else (planes - 1 - at) // planes
-    cdef int64_t hi = min(win.width, room // planes + 1 if room >= 0 else 0)
+    cdef int64_t hi = min(width, room // planes + 1 if room >= 0 else 0)
     transpose = v.ops.transpose if v.ops.computed > 2 else v.ops.transpose_out
     if lo < hi:
         transpose(panel_row + (win.position + lo) * v.ops.computed,
                   win[1].position - win.position, row + (at + lo * planes) * v.stride_w,
                   planes * v.stride_w, v.stride_w, hi - lo, n)
     else:
-        lo = hi = win.width
+        lo = hi = width
     for w in range(n):
         load_window(win + w, v, row, panel_row, m0, 0, lo)
-        load_window(win + w, v, row, panel_row, m0, hi, win.width)
+        load_window(win + w, v, row, panel_row, m0, hi, width)
     return n
 
 
 cdef inline void pack_panel(const Panel* p, const Operand* v, char* panel, int64_t n, int64_t c0,
-                            int64_t channels, int64_t m0) noexcept nogil:
-    """Copy what the positions from m0 on read of channels c0, c0 + 1, ... to the panel.
+                            int64_t channels, int64_t m0, int64_t fewer) noexcept nogil:
+    """Copy what the positions from m0 on read of channels c0, c0 + 1, ... to the panel: all that it
+    is for, or so many `fewer`.
 
     Columns outside the source are left as they are: no list ever points at them.
     """
@@ -108,7 +109,7 @@ cdef inline void pack_panel(const Panel* p, const Operand* v, char* panel, int64
     cdef bint neighbours = plain and not p.pairs
     cdef Span span
     if p.n_windows == 1:
-        span = span_of(p.windows, v, m0, 0, p.windows[0].width)
+        span = span_of(p.windows, v, m0, 0, p.windows[0].width - fewer)
     for i in range((channels + p.pairs) // each):
         c = i * each
         row = v.data + n * v.stride_n + (c0 + c) * v.stride_c
@@ -117,14 +118,15 @@ cdef inline void pack_panel(const Panel* p, const Operand* v, char* panel, int64
         if plain and p.n_windows == 1:
             for r in range(ahead, min(ahead + each, channels - c)):
                 prefetch_row(row + r * v.stride_c + (m0 + p.windows[0].shift) * v.stride_w,
-                             p.windows[0].width * v.stride_w)
+                             (p.windows[0].width - fewer) * v.stride_w)
         w = 0
         while w < p.n_windows:  # all windows of a row while it is in L1
             if neighbours and p.windows[w].together > 2:
-                w += load_together(p.windows + w, v, row, panel_row, m0)
+                w += load_together(p.windows + w, v, row, panel_row, m0,
+                                   p.windows[w].width - fewer)
                 continue
             if p.n_windows > 1:
-                span = span_of(p.windows + w, v, m0, 0, p.windows[w].width)
+                span = span_of(p.windows + w, v, m0, 0, p.windows[w].width - fewer)
             load_span(&span, v, row, p.pairs, c + 1 == channels, panel_row)
             w += 1
         if p.tap_pairs:

@@ -70,6 +70,7 @@ cdef struct Table:
     int64_t lane_planes
     int64_t row_planes
     int64_t tile
+    int64_t columns      # that a panel is for
     int64_t lb
     int64_t stack        # taps for which each lane stands, in tiles with a halo
     int64_t lag          # from one to the next, in positions
@@ -268,7 +269,8 @@ cdef int64_t run_item(const Table* t, const Arrays* v, int64_t index, char* scra
             raw.ops = t.pair_ops if t.tiles[seg.tile].pairs else t.ops
             for j in range(t.nb):
                 pack_panel(&t.panel, &raw, panel + t.panel.row // t.nb * j * raw.ops.computed,
-                           n * t.nb + j, it.g * t.rows + it.r0, it.rows, m)
+                           n * t.nb + j, it.g * t.rows + it.r0, it.rows, m,
+                           t.columns - seg.width)
             work += run_lanes(t, v, &it, seg, panel, t.panel.row * raw.ops.computed, n * t.nb, m,
                               transposed, sums)
         else:
@@ -355,6 +357,7 @@ cdef class WeightGradient:
         t.N, t.groups, t.lanes, t.rows, t.S = sh.N, sh.groups, sh.lanes, sh.rows, sh.taps
         t.lane_planes, t.row_planes = lane_planes, sh.row_planes
         t.tile, t.lb, t.rb, t.slots, t.flush = bl.tile, bl.lb, bl.rb, bl.slots, bl.flush
+        t.columns = bl.tile if bl.packed else bl.border
         t.stack, t.lag, t.nb = bl.stack, program.lag, bl.nb
         t.lanes_bytes = t.nb * t.ops.computed * t.lb * (t.tile + (t.stack - 1) * t.lag)
         t.stacked_bytes = t.ops.computed * t.lb * t.tile * t.stack if t.stack > 1 else 0
