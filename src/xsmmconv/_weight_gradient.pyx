@@ -276,7 +276,7 @@ cdef int64_t run_item(const Table* t, const Arrays* v, int64_t index, char* scra
         else:
             work += run_lanes(t, v, &it, seg,
                               row.data + n * t.nb * row.stride_n
-                              + (it.g * t.rows + it.r0) * row.stride_c + m * row.stride_w,
+                              + (it.g * t.rows + it.r0) * row.stride_c + m * t.ops.stored,
                               row.stride_c, n * t.nb, m, transposed, sums)
         pending += 1
         if not direct and (pending == t.flush or i == end - 1):
