@@ -25,7 +25,10 @@ from xsmmconv import reference
 from xsmmconv._text import ProblemLine
 
 CHUNK = 1000
-LAYOUTS = ("plain", "one byte off", "read-only", "spaced", "wider rows", "reversed", "Fortran")
+LAYOUTS = (
+    *("plain", "one byte off", "read-only", "spaced", "wider rows", "reversed", "Fortran"),
+    "channels last",
+)
 MARK = 0xA5  # in the bytes around a result
 CHILD = "import soak; soak.run_chunk({seed}, {first}, {count})"
 
@@ -80,6 +83,9 @@ def place(array, layout, end):
         placed = memory[: array.nbytes].view(array.dtype).reshape(array.shape)
     elif layout == "Fortran":
         placed = guarded.guarded(array.T, end).T
+    elif layout == "channels last":
+        axes = (0, -2)[array.ndim > 1], -1
+        placed = guarded.guarded(array.swapaxes(*axes), end).swapaxes(*axes)
     elif layout == "reversed":
         placed = guarded.guarded(array[..., ::-1], end)[..., ::-1]
     else:

@@ -145,6 +145,12 @@ def reversed_axes(array):
     return np.ascontiguousarray(array[backwards])[backwards]
 
 
+def channels_last(array):
+    if array.ndim == 1:
+        return array
+    return np.ascontiguousarray(array.swapaxes(-1, -2)).swapaxes(-1, -2)
+
+
 def one_row_for_all(array):
     return np.broadcast_to(array[:1], array.shape)
 
@@ -159,6 +165,7 @@ LAYOUTS = [
     spaced,
     part_of_wider_rows,
     reversed_axes,
+    channels_last,
     np.asfortranarray,
     one_row_for_all,
     one_column_for_all,
@@ -186,9 +193,11 @@ def test_layout_of_the_operands_does_not_change_a_bit(layout, problem, operation
 
 
 @pytest.mark.every(3)
-def test_strides_do_not_change_a_bit(problem):
+@pytest.mark.parametrize("dtype", problems.DTYPES, ids=str)
+@pytest.mark.parametrize("layout", [spaced, channels_last])
+def test_strides_do_not_change_a_bit(problem, layout, dtype):
     for operation in OPERATIONS:
-        operands = real_operands(problem, operation, np.dtype(np.float32))[:2]
-        got = call(xsmmconv, operation, problem, *map(spaced, operands))
+        operands = real_operands(problem, operation, dtype)[:2]
+        got = call(xsmmconv, operation, problem, *map(layout, operands))
         expected = call(xsmmconv, operation, problem, *operands)
         assert_bitwise_equal(got, expected, problem, operation)

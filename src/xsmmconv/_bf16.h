@@ -269,6 +269,11 @@ static XC_AVX512_16 void transpose_pairs(void* dst, ptrdiff_t ldo, const char* s
     transpose_f32_512(dst, ldo, src, row_stride, 4, rows, cols / 2);
     return;
   }
+  if (row_stride == 2) { /* two columns are the rows of a pair of channels */
+    for (ptrdiff_t j = 0; j < cols; j += 2, src += 2 * col_stride)
+      load_pairs((uint32_t*)dst + j / 2 * ldo, src, src + col_stride, 2, rows);
+    return;
+  }
   for (ptrdiff_t i = 0; i < rows; i += ROWS)
     for (ptrdiff_t j = 0; j < cols; j += COLUMNS) {
       const ptrdiff_t nr = rows - i < ROWS ? rows - i : ROWS;

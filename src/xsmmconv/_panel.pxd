@@ -1,7 +1,9 @@
 """Packing of panels, for both engines. The layout is explained in _layout.py."""
 from libc.stdint cimport int64_t
 
-from xsmmconv._pack cimport load_pairs, pack_ops, pair_taps, prefetch_row, scatter_pairs
+from xsmmconv._pack cimport (
+    load_pairs, pack_ops, pack_ops_of, pair_taps, prefetch_row, scatter_pairs,
+)
 
 
 cdef enum:
@@ -95,6 +97,29 @@ cdef inline int64_t load_together(const Window* win, const Operand* v, const cha
     return n
 
 
+cdef inline bint pack_neighbours(const Panel* p, const Operand* v, char* panel, int64_t n,
+                                 int64_t c0, int64_t channels, int64_t m0, int64_t fewer) \
+        noexcept nogil:
+    """pack_panel for channels that lie beside each other, as in a view of (N, width, C) arrays: a
+    matrix of positions and channels, transposed. Returns whether they do."""
+    cdef int64_t w, size = v.ops.computed, each = 1 + p.pairs
+    cdef const char* source
+    cdef Span span
+    if v.stride_c != v.ops.stored or v.stride_w == v.stride_c or channels % each or p.tap_pairs:
+        return False
+    # A pair of channels is a number of 32 bits.
+    transpose = v.ops.transpose if size > 2 else v.ops.transpose_out
+    if p.pairs:
+        transpose, size = pack_ops_of(0, True).transpose, 4
+    for w in range(p.n_windows):
+        span = span_of(p.windows + w, v, m0, 0, p.windows[w].width - fewer)
+        if span.count > 0:
+            source = v.data + n * v.stride_n + c0 * v.stride_c + span.source
+            transpose(panel + span.place, p.row, source, v.stride_w * v.planes, each * v.stride_c,
+                      span.count, channels // each)
+    return True
+
+
 cdef inline void pack_panel(const Panel* p, const Operand* v, char* panel, int64_t n, int64_t c0,
                             int64_t channels, int64_t m0, int64_t fewer) noexcept nogil:
     """Copy what the positions from m0 on read of channels c0, c0 + 1, ... to the panel: all that it
@@ -108,6 +133,8 @@ cdef inline void pack_panel(const Panel* p, const Operand* v, char* panel, int64
     cdef bint plain = v.stride_w == v.ops.stored
     cdef bint neighbours = plain and not p.pairs
     cdef Span span
+    if pack_neighbours(p, v, panel, n, c0, channels, m0, fewer):
+        return
     if p.n_windows == 1:
         span = span_of(p.windows, v, m0, 0, p.windows[0].width - fewer)
     for i in range((channels + p.pairs) // each):
