@@ -258,24 +258,35 @@ def _batch_block(sh: CorrelateShape, width: int) -> int:
     return max(b for b in range(1, ceil_div(64, width) + 1) if sh.N % b == 0)
 
 
+def _filled(sh: CorrelateShape, m: Machine, width: int) -> float:
+    """How much of the vectors of a row is used. Without masks (AVX2), what is left of a row takes
+    pieces of half a vector and of one number, which cost as much as a vector each."""
+    lanes = m.vector_bytes // sh.item
+    left, half = width % lanes, lanes // 2
+    pieces = min(left, 1) if m.vector_bytes == 64 else left // half + left % half
+    return width / (lanes * (width // lanes + pieces))
+
+
 def _short(sh: CorrelateShape, m: Machine, lists: str, width: int, taps: int) -> bool:
     """Whether rows are too short for columns in the lanes and lists over channels."""
     lanes = m.vector_bytes // sh.item
     short = width <= 2 * lanes or (width < 4 * lanes and lists == "taps")
-    if m.vector_bytes == 64 and lists == "taps" and width < 8 * lanes:
+    if lists == "taps" and width < 8 * lanes:
         # Rows that leave more of their last vector empty than filters would; in FP32 some of them
         # are faster all the same (measured).
-        filled, by_filters = (n / round_up(n, lanes) for n in (width, sh.K))
+        by_filters = sh.K / round_up(sh.K, lanes)
         worth = sh.pairs or sh.C * taps >= 5 * lanes
+        filled = _filled(sh, m, width)
         short = short or (worth and filled < (0.95 if sh.pairs else 0.9) * by_filters)
+    if lists == "taps" and m.vector_bytes < 64:  # and borders are pieces, too
+        short = short or (width <= 32 * lanes and _trimmed(sh))
     return short and not sh.tap_pairs and sh.K >= lanes and 2 * sh.channels >= lanes
 
 
 def _fills_vectors(sh: CorrelateShape, m: Machine, width: int, taps: int) -> bool:
     """Whether short rows fill the vectors well enough to be read in place, if they stay in L1."""
-    lanes = m.vector_bytes // sh.item
-    filled = width / round_up(width, lanes)
-    few = filled >= 0.6 if taps == 1 else filled >= 0.85 and width >= 2 * lanes and sh.C <= 64
+    filled, least = _filled(sh, m, width), 2 * m.vector_bytes // sh.item
+    few = filled >= 0.6 if taps == 1 else filled >= 0.85 and width >= least and sh.C <= 64
     return few and not _trimmed(sh)
 
 
@@ -287,7 +298,7 @@ def _filters_in_lanes(
     against reading columns at any alignment for each tap."""
     lanes, block = m.vector_bytes // sh.item, 128 // sh.item
     few = min(sh.C, sh.K)
-    many = m.vector_bytes == 64 and taps > 1 and few >= 4 * block and few * taps >= 16 * block
+    many = taps > 1 and few >= 4 * block and few * taps >= 16 * block
     if short and _in_l1(sh, m) and _fills_vectors(sh, m, width, taps):
         return None
     if sh.tap_pairs or not (short or (many and not sh.pairs)):
@@ -302,8 +313,8 @@ def _filters_in_lanes(
         chunk = round_up(chunk, tile)
         reason = f"{sh.C} channels, {taps} taps, {sh.K} filters: filters in the lanes"
     # Few filters leave accumulators for many columns, which share what is read of the weights:
-    # those stream from L2. (AVX-512: 2 vectors x 12 columns.)
-    kb, border = min(sh.K, block), min(tile, 12)
+    # those stream from L2. (2 vectors x 12 columns; AVX2 x 6, and x 3 for 4 of short rows.)
+    kb, border = min(sh.K, block if short else 2 * lanes), min(tile, 12)
     reasons = (
         reason,
         "lists over taps: k = channels",
@@ -350,6 +361,28 @@ def _interleaved(sh: CorrelateShape, m: Machine, bl: CorrelateBlocking) -> Corre
     return replace(bl, interleaved=True, chunk=min(bl.chunk, fits), reasons=reasons)
 
 
+def _panel(
+    sh: CorrelateShape, m: Machine, lists: str, width: int, taps: int
+) -> tuple[bool, bool, list[str]]:
+    """Whether the source is copied to a panel, whether otherwise its rows lie apart in the caches,
+    and why."""
+    packed, apart = not sh.direct_source or sh.planes > 1, False
+    if lists != "taps":
+        return packed, apart, ["panel: the source is strided or of another type"] * packed
+    # Rows of any length, and of powers of two, are better off in a panel.
+    little = taps == 1 and (sh.K <= 16 or sh.C <= 16)
+    little = little or _short_and_trimmed(sh, m, width, taps)
+    little = little or _in_l1(sh, m) or _one_tap(sh, m, taps)
+    distance, way = sh.source_width * sh.item, m.l2_bytes // 8
+    apart = m.halved and not collide(distance) and not collide(distance, way, 1024)
+    packed = packed or not (sh.known_source and (little or apart))
+    packed = packed or too_far(sh.source_width, sh.item)
+    if packed:
+        return packed, apart, ["panel: fixed leading dimension, no L1 conflicts"]
+    ahead = apart or _one_tap(sh, m, taps)
+    return packed, apart, ["rows in place: what the next tile reads is fetched meanwhile"] * ahead
+
+
 def correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
     return _interleaved(sh, m, _correlate_blocking(sh, m))
 
@@ -365,26 +398,8 @@ def _correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
     if short:  # the same sums, whether or not this length has been seen before
         lists, why = "taps", f"rows of {width} columns that stay in L1"
     reasons = [f"lists over {lists}: {why}"]
-    packed, apart = not sh.direct_source or sh.planes > 1, False
-    if lists == "taps":  # rows of any length, and of powers of two, are better off in a panel
-        little = taps == 1 and (sh.K <= 16 or sh.C <= 16)
-        little = little or _short_and_trimmed(sh, m, width, taps)
-        little = little or _in_l1(sh, m) or _one_tap(sh, m, taps)
-        distance, way = sh.source_width * sh.item, m.l2_bytes // 8
-        apart = m.halved and not collide(distance) and not collide(distance, way, 1024)
-        packed = packed or not (sh.known_source and (little or apart))
-        packed = packed or too_far(sh.source_width, sh.item)
-        if not packed and (apart or _one_tap(sh, m, taps)):
-            reasons.append("rows in place: what the next tile reads is fetched meanwhile")
-    if packed:
-        reasons.append(
-            "panel: "
-            + (
-                "fixed leading dimension, no L1 conflicts"
-                if lists == "taps"
-                else "the source is strided or of another type"
-            )
-        )
+    packed, apart, why_packed = _panel(sh, m, lists, width, taps)
+    reasons += why_packed
     tile = _tile(sh, m, width, taps, reach)
     # All blocks of filters read a chunk, which then stays in L2.
     chunk = _chunk(sh, tile, reach, m.l2_bytes // 2 if packed or apart else 0)
