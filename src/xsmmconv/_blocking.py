@@ -303,6 +303,7 @@ def _filters_in_lanes(
         return None
     if sh.tap_pairs or not (short or (many and not sh.pairs)):
         return None
+    short = short and not (many and width > 8 * lanes)
     if short:
         nb, tile, chunk = _batch_block(sh, width), width, width
         reason = f"rows of {width} columns: filters in the lanes, n = columns x rows of the batch"
@@ -313,7 +314,7 @@ def _filters_in_lanes(
         chunk = round_up(chunk, tile)
         reason = f"{sh.C} channels, {taps} taps, {sh.K} filters: filters in the lanes"
     # Few filters leave accumulators for many columns, which share what is read of the weights:
-    # those stream from L2. (2 vectors x 12 columns; AVX2 x 6, and x 3 for 4 of short rows.)
+    # those stream from L2. (2 vectors x 12 columns; AVX2 x 6, or 4 x 3 for short rows.)
     kb, border = min(sh.K, block if short else 2 * lanes), min(tile, 12)
     reasons = (
         reason,
