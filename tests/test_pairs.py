@@ -165,6 +165,12 @@ def test_borders_of_weight_gradients_are_multiplied_in_pairs(line, single):
     assert sum(calls for _, calls, _, pairs, _ in program.tiles if not pairs) == single
 
 
+def test_rows_that_some_taps_use_wholly_are_few_segments():
+    """However long they are."""
+    found = plan(problems._text.parse("n1c2k64s9d100001p400004w1000001"), "backward_weight")
+    assert len(found._program.segments) < 100
+
+
 @pytest.mark.parametrize(
     ("line", "in_place"),
     [

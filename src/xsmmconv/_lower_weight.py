@@ -277,16 +277,19 @@ class _Lowering:
 
     def segment(self, phase: Phase, first_run: int, a: int, width: int, count: int = 1):
         """`count` tiles in a row; positions that no tap uses need none."""
-        program, pairs = self.program, self.bl.pairs and width > 1
+        pairs = self.bl.pairs and width > 1
         rects = self.uniform(phase, first_run, a, a + width) if self.bl.stack == 1 else None
         ranges = self.ranges(phase, first_run, a, a + width) if rects is None else []
+        found: list[tuple] = []
         if rects is None and pairs:
-            for i in range(count):
-                for start, narrow, tile in self.paired(ranges, width):
-                    program.segments.append((phase.first, a + i * width + start, narrow, 1, tile))
+            found = list(self.paired(ranges, width))
         elif rects or ranges:
-            tile = self.tile(width, rects, ranges, pairs)
-            program.segments.append((phase.first, a, width, count, tile))
+            found = [(0, width, self.tile(width, rects, ranges, pairs))]
+        whole = [narrow for _, narrow, _ in found] == [width]
+        rows = [(a, count)] if whole else [(a + i * width, 1) for i in range(count)]
+        for at, together in rows:
+            for start, narrow, tile in found:
+                self.program.segments.append((phase.first, at + start, narrow, together, tile))
 
     def stacked_phase(self, phase: Phase, first_run: int):
         """Stacked tiles, by the position that the first of `stack` taps uses, and what they leave
