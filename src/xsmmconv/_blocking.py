@@ -309,7 +309,7 @@ def _filters_in_lanes(
         reason = f"rows of {width} columns: filters in the lanes, n = columns x rows of the batch"
     else:
         # Each chunk streams all weights, so it is as wide as L2 lets it be. (12: see below.)
-        chunk = even_parts(width, _chunk(sh, 4 * lanes, reach, 3 * m.l2_bytes // 4))
+        chunk = even_parts(width, _chunk(sh, 4 * lanes, reach, 7 * m.l2_bytes // 8))
         nb, tile = 1, round_up(even_parts(chunk, 16 * lanes), 12)
         chunk = round_up(chunk, tile)
         reason = f"{sh.C} channels, {taps} taps, {sh.K} filters: filters in the lanes"
