@@ -309,7 +309,9 @@ def _filters_in_lanes(
         reason = f"rows of {width} columns: filters in the lanes, n = columns x rows of the batch"
     else:
         # Each chunk streams all weights, so it is as wide as L2 lets it be. (12: see below.)
-        chunk = even_parts(width, _chunk(sh, 4 * lanes, reach, 7 * m.l2_bytes // 8))
+        fits = 7 * m.l2_bytes // 8 // ((sh.C * sh.planes + block) * sh.item) - reach
+        chunk = _chunk(sh, 4 * lanes, reach, m.l2_bytes)
+        chunk = even_parts(width, max(1, min(chunk, fits)))
         nb, tile = 1, round_up(even_parts(chunk, 16 * lanes), 12)
         chunk = round_up(chunk, tile)
         reason = f"{sh.C} channels, {taps} taps, {sh.K} filters: filters in the lanes"
