@@ -10,7 +10,7 @@ import numpy as np
 import problems as shared
 import pytest
 
-from xsmmconv import _text, reference
+from xsmmconv import _plan, _text, reference
 from xsmmconv.bench import cells, peers, plot, report, results, suites, timing
 from xsmmconv.cli import bench, main
 
@@ -400,6 +400,14 @@ def test_bench_next_to_a_peer(wrong, code, monkeypatch, capsys):
     assert "of this test" in printed
     assert printed.count("  loops") == 3
     assert ("results differ" in printed) == bool(wrong)
+
+
+def test_lengths_of_earlier_rows_do_not_count(monkeypatch, capsys):
+    """As in a process that has not seen many."""
+    seen = set(range(-_plan._ROW_LENGTHS, 0))
+    monkeypatch.setattr(_plan, "_row_lengths", seen)
+    assert main(TINY) == 0
+    assert seen <= {SMALL.W, SMALL.Q}
 
 
 def test_without_torch_ours_is_measured_alone(monkeypatch, capsys):
