@@ -277,7 +277,7 @@ class _Lowering:
 
     def segment(self, phase: Phase, first_run: int, a: int, width: int, count: int = 1):
         """`count` tiles in a row; positions that no tap uses need none."""
-        pairs = self.bl.pairs and width > 1
+        program, pairs = self.program, self.bl.pairs and width > 1
         rects = self.uniform(phase, first_run, a, a + width) if self.bl.stack == 1 else None
         ranges = self.ranges(phase, first_run, a, a + width) if rects is None else []
         found: list[tuple] = []
@@ -285,11 +285,12 @@ class _Lowering:
             found = list(self.paired(ranges, width))
         elif rects or ranges:
             found = [(0, width, self.tile(width, rects, ranges, pairs))]
-        whole = [narrow for _, narrow, _ in found] == [width]
-        rows = [(a, count)] if whole else [(a + i * width, 1) for i in range(count)]
-        for at, together in rows:
+        if [narrow for _, narrow, _ in found] == [width]:
+            program.segments.append((phase.first, a, width, count, found[0][2]))
+            return
+        for i in range(count if found else 0):
             for start, narrow, tile in found:
-                self.program.segments.append((phase.first, at + start, narrow, together, tile))
+                program.segments.append((phase.first, a + i * width + start, narrow, 1, tile))
 
     def stacked_phase(self, phase: Phase, first_run: int):
         """Stacked tiles, by the position that the first of `stack` taps uses, and what they leave
