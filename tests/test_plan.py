@@ -276,6 +276,35 @@ def test_rows_that_leave_much_of_a_vector_empty(line, lanes):
 
 
 @pytest.mark.parametrize(
+    ("line", "avx2", "avx512"),
+    [
+        ("n64c64k64s5w35", "filters", "filters"),  # 31 columns: seven pieces, or a short row
+        ("n16c64k64s3w47", "filters", "columns"),  # 45: seven pieces, or three vectors
+        ("n64c64k64s5w68", "columns", "columns"),  # 64 columns
+        ("n16c64k64s3p1w128", "filters", "columns"),  # borders are pieces
+        ("n16c64k64s3p1w300", "columns", "columns"),  # but little of long rows
+    ],
+)
+def test_rows_without_masks(line, avx2, avx512, monkeypatch):
+    """What a row leaves of a vector of AVX2 takes pieces, at the price of a vector each."""
+    monkeypatch.setattr(_plan, "_may_depend_on", lambda length: True)
+    problem, _, _ = arrays(line, "forward")
+    for vector_bytes, lanes in (32, avx2), (64, avx512):
+        found = dataclasses.replace(_plan.machine("float32"), vector_bytes=vector_bytes)
+        assert _plan.Plan("forward", problem, found=found)._blocking.lanes == lanes
+
+
+def test_lanes_stand_for_several_taps_where_vectors_wait():
+    """15 channels fill a vector; with vectors loaded in halves, one is as fast as three."""
+    problem, _, _ = arrays("n4c15k15s31d8w5240", "backward_weight")
+    machine = dataclasses.replace(_plan.machine("float32"), vector_bytes=64)
+    for halved in (False, True):
+        found = dataclasses.replace(machine, halved=halved)
+        bl = _plan.Plan("backward_weight", problem, found=found)._blocking
+        assert (bl.stack > 1) != halved
+
+
+@pytest.mark.parametrize(
     ("line", "lanes"),
     [
         ("n1c1k512s16st8w4000", True),
