@@ -169,8 +169,8 @@ def test_rows_that_are_too_far_apart_for_a_kernel_are_copied(monkeypatch):
 
 @pytest.mark.parametrize(("C", "packed"), [(1000, False), (1_000_000, True)])
 def test_weights_that_are_too_far_apart_for_a_kernel_are_packed(C, packed):
-    sh = SimpleNamespace(tap_pairs=False, pairs=False, C=C, K=3, item=4)
-    bl = SimpleNamespace(lists="channels", lanes="columns", split=1, cb=C)
+    sh = SimpleNamespace(tap_pairs=False, pairs=False, merged=(), C=C, K=3, item=4)
+    bl = SimpleNamespace(lists="channels", transposed=False, split=1, cb=C)
     runs = [_geometry.Run(range(10), 0, 100, 0, 1)]
     assert _lower_correlate.weight_layout(sh, bl, runs, 10, natural=True).packed == packed
 
@@ -273,6 +273,23 @@ def test_rows_that_leave_much_of_a_vector_empty(line, lanes):
     p = parse(line)
     plan = xsmmconv.plan("forward", p.x_shape, p.weight_shape, **p.parameters)
     assert plan._blocking.lanes == lanes
+
+
+@pytest.mark.parametrize(
+    ("line", "merged"),
+    [
+        ("n1c1k64s16st8w4000", 8),
+        ("n1c4k64s8st4w4000", 4),
+        ("n1c1k64s16st8w4004", 0),  # some phases have a column more
+        ("n1c1k64s16st8p4w4000", 0),  # or read elsewhere
+        ("n1c16k64s8st4w4000", 0),  # filters enough
+        ("n1c1k64s16st8w400", 0),  # short rows
+    ],
+)
+def test_phases_as_filters(line, merged):
+    p = parse(line)
+    plan = xsmmconv.plan("backward_data", p.x_shape, p.weight_shape, **p.parameters)
+    assert (f"{merged} phases are filters, too" in plan.describe()) == bool(merged)
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,21 @@ static XC_AVX512_16 void load_pairs(void* dst, const char* even, const char* odd
   }
 }
 
+/* The same for every planes-th of neighbours, from the first, second, ... of `cols` of them on:
+ * dst[j*ldo + i] = (even[i*planes + j], odd[i*planes + j]) for n positions; cols <= 64. */
+static XC_AVX512_16 void load_pairs_together(void* dst, ptrdiff_t ldo, const char* even,
+                                             const char* odd, ptrdiff_t planes, ptrdiff_t n,
+                                             ptrdiff_t cols) {
+  enum { ALL = 2048, COLUMNS = 64 };
+  uint32_t pairs[ALL + COLUMNS];
+  const ptrdiff_t part = planes < ALL ? ALL / planes : 1;
+  for (ptrdiff_t i = 0; i < n; i += part) {
+    const ptrdiff_t m = n - i < part ? n - i : part, first = 2 * i * planes;
+    load_pairs(pairs, even + first, odd + first, 2, (m - 1) * planes + cols);
+    transpose_f32_512((float*)dst + i, ldo, (const char*)pairs, 4 * planes, 4, m, cols);
+  }
+}
+
 /* FP32 that is BF16 with zeros behind, to BF16. */
 static void narrow(char* dst, const char* src, ptrdiff_t n) {
   for (ptrdiff_t i = 0; i < n; i++) memcpy(dst + 2 * i, src + 4 * i + 2, 2);

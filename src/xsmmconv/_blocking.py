@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from xsmmconv._geometry import Phase
+from xsmmconv._geometry import Phase, Run
 
 # Displacements inside a kernel are 32 bits wide; stay well below.
 REACH_BYTES = 2**30
@@ -87,12 +87,15 @@ class CorrelateShape:
     rounded_out: bool  # or are of BF16, which kernels can round their results to
     known_source: bool  # kernels may depend on the length of the source's rows,
     known_out: bool  # and of the output's; these two alone must not change a sum
+    depthwise: bool = False  # each of the K filters has one channel to itself; there are no groups
+    merged: tuple[Run, ...] = ()  # of phases that are filters, too: one after the other of each
 
 
 @dataclass(frozen=True, slots=True)
 class CorrelateBlocking:
     lists: str  # "channels": k = taps, overlapping columns; "taps": k = channels; "pairs" of taps
-    lanes: str  # m, the vectorised dimension of the kernels: "columns" or "filters"
+    lanes: str  # m, the vectorised dimension of the kernels: "columns", "filters", or "channels" of
+    # filters that have one each
     nb: int  # batch rows of a work item (lanes = filters: n = columns x nb)
     packed: bool  # the source is copied to a panel per chunk
     direct: bool  # kernels write the rows of the output themselves
@@ -106,6 +109,12 @@ class CorrelateBlocking:
     reasons: tuple[str, ...]
     split: int = 1  # one filter: its taps are so many filters with fewer taps
     interleaved: bool = False  # a chunk of all phases is collected, then written as whole rows
+    fetched: bool = False  # lanes = channels: the rows of the next tile are fetched meanwhile
+
+    @property
+    def transposed(self) -> bool:
+        """Whether positions follow each other in the panel, and not the columns of a row."""
+        return self.lanes != "columns"
 
 
 def multiply_pairs(C: int, K: int, phases: tuple[Phase, ...], m: Machine) -> str:
@@ -122,6 +131,17 @@ def multiply_pairs(C: int, K: int, phases: tuple[Phase, ...], m: Machine) -> str
     # Half a pair is empty where there is an odd number of them. Taps need a larger panel.
     halves, of_taps = ceil_div(C, 2) / C, 1.04 * sum(ceil_div(n, 2) for n in lengths)
     return "taps" if K > 1 and of_taps < halves * sum(lengths) else "channels"
+
+
+def phases_as_filters(phases: tuple[Phase, ...], C: int, K: int) -> tuple[Run, ...]:
+    """The runs of the phases of a stride that are better taken as filters: all read the same input,
+    and the filters are so few that a kernel would load a vector for nearly each multiply-add."""
+    step = len(phases)
+    seen = {(p.count, r.shift, r.spacing, len(r.taps)) for p in phases for r in p.runs}
+    whole = step > 1 and all(p.step == step for p in phases) and len(seen) == 1
+    if whole and C >= 8 and K < 16 and K * step <= 64 and longest(phases)[0] >= 64:
+        return tuple(run for phase in phases for run in phase.runs)
+    return ()
 
 
 def longest(phases: tuple[Phase, ...]) -> tuple[int, int, int]:
@@ -233,6 +253,8 @@ def _lists(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) ->
 
 def _filter_block(sh: CorrelateShape, m: Machine, taps: int) -> int:
     """Filters of a call. Their weights stay in L2 beside the panel, for all tiles of a chunk."""
+    if sh.merged:
+        return sh.K
     if _one_tap(sh, m, taps):
         return even_parts(sh.K, 64)
     out_bytes = sh.N * sh.groups * sh.K * sh.out_width * sh.item
@@ -301,7 +323,7 @@ def _filters_in_lanes(
     many = taps > 1 and few >= 4 * block and few * taps >= 16 * block
     if short and _in_l1(sh, m) and _fills_vectors(sh, m, width, taps):
         return None
-    if sh.tap_pairs or not (short or (many and not sh.pairs)):
+    if sh.tap_pairs or sh.merged or not (short or (many and not sh.pairs)):
         return None
     short = short and not (many and width > 8 * lanes)
     if short:
@@ -355,12 +377,15 @@ def _interleaved(sh: CorrelateShape, m: Machine, bl: CorrelateBlocking) -> Corre
     """With a stride each phase has every s-th column of a row: written one phase after the other,
     a row comes and goes s times. Where every column has a phase, whole rows can be written."""
     step = sh.phases[0].step if sh.phases else 1
-    if bl.direct or bl.lanes == "filters" or step == 1 or len(sh.phases) != step:
+    if not sh.merged and (bl.direct or bl.transposed or step == 1 or len(sh.phases) != step):
         return bl
     fits = m.l2_bytes // 4 // (step * bl.kb * sh.item) // bl.tile * bl.tile
-    if not fits:
+    if not fits and not sh.merged:
         return bl
     reasons = (*bl.reasons, f"{step} phases: a chunk of them, then whole rows")
+    if sh.merged:
+        fits = max(fits, bl.tile)
+        reasons = (*bl.reasons, f"{len(sh.merged)} phases are filters, too; then whole rows")
     return replace(bl, interleaved=True, chunk=min(bl.chunk, fits), reasons=reasons)
 
 

@@ -45,6 +45,8 @@ class WeightShape:
     same_type: bool  # the operands are of the computing type
     direct_rows: bool  # the rows can be read in place if so; this must not change a sum
     known_rows: bool  # kernels may depend on their length; nor must this
+    depthwise: bool = False  # each of the lanes has one channel of the rows to itself; no groups
+    lane_pairs: bool = False  # and both are pairs of BF16 with the next position
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,11 @@ from xsmmconv._correlate_table cimport (
 )
 from xsmmconv._kernel cimport kernel_t
 from xsmmconv._memory cimport Packed, Scratch, copy_rows, operand
-from xsmmconv._pack cimport border_tap, interleave, pack_ops_of
-from xsmmconv._panel cimport Operand, Window, pack_panel, pack_transposed
+from xsmmconv._pack cimport (
+    border_tap, interleave, lane_ops, lane_ops_of, pack_ops_of, products_t, rows_ahead,
+    transpose_rounded,
+)
+from xsmmconv._panel cimport Operand, Window, pack_lanes, pack_panel, pack_transposed
 from xsmmconv._team cimport TEAM_SHARES, team_divide, team_next, team_of, team_share
 
 from xsmmconv._dispatch import vector_bytes
@@ -56,10 +59,14 @@ cdef int64_t run_partial(const Table* t, Tile* tile, const char* source, const c
 
 
 cdef inline int64_t run_call(const Table* t, Call* call, const char* source, const char* weight,
-                             char* result, bint tail) noexcept nogil:
+                             char* result, bint tail, const rows_ahead* ahead) noexcept nogil:
     """One kernel call; returns its multiply-adds."""
     cdef kernel_t kernel = call.tail if tail else call.kernel
-    if t.filters_in_lanes:
+    if t.depthwise:
+        (<products_t> kernel)(weight + call.b, source + call.a, result + call.c, &call.count,
+                              t.offsets_b + call.first, t.offsets_a + call.first, call.columns,
+                              t.step, t.lane_step, ahead)
+    elif t.filters_in_lanes:
         kernel(weight + call.b, source + call.a, result + call.c, &call.count,
                t.offsets_b + call.first, t.offsets_a + call.first)
     else:
@@ -69,75 +76,82 @@ cdef inline int64_t run_call(const Table* t, Call* call, const char* source, con
 
 
 cdef int64_t run_tile(const Table* t, Tile* tile, const char* source, const char* weight,
-                      char* result, char* partial, int64_t ldc, int64_t width, int64_t filters) \
-        noexcept nogil:
+                      char* result, char* partial, int64_t ldc, int64_t width, int64_t filters,
+                      const rows_ahead* ahead) noexcept nogil:
     """All kernel calls of one tile for one block of filters; returns the multiply-adds issued."""
     cdef int64_t i, k, work = 0, size = t.source_ops.computed
     if tile.border >= 0:
         work = run_partial(t, tile, source, weight, result, partial, width)
-    if tile.fill and t.filters_in_lanes:
+    if tile.fill and t.lane_step > 1:
+        for i in range(width):
+            memset(result + i * t.lane_step * t.kb * size, 0, t.kb * size)
+    elif tile.fill and t.filters_in_lanes:
         memset(result, 0, width * t.nb * t.kb * size)
     elif tile.fill:
         for k in range(filters):
             memset(result + k * ldc * size, 0, width * size)
     for i in range(tile.partial, tile.calls):
         work += run_call(t, &t.calls[tile.first_call + i], source, weight, result,
-                         filters != t.kb)
+                         filters != t.kb, ahead)
     return work
 
 
-cdef void store_tile(const Table* t, const Arrays* v, Phase* phase, char* out, const char* result,
+cdef void store_tile(const Table* t, const Arrays* v, int64_t step, char* out, const char* result,
                      int64_t ldc, int64_t width, int64_t first_filter, int64_t filters) \
         noexcept nogil:
-    """Finish the rows of a tile: bias, ReLU, rounding, and the step of the phase."""
+    """Finish the rows of a tile: bias, ReLU, rounding, and the step of its phase."""
     cdef int64_t k, size = t.source_ops.computed, stored = t.out_ops.stored
     cdef const char* bias
     for k in range(filters):
         bias = v.bias + (first_filter + k) * size if v.bias != NULL else NULL
-        t.out_ops.store(out + k * t.out_width * stored, phase.step * stored,
+        t.out_ops.store(out + k * t.out_width * stored, step * stored,
                         result + k * ldc * size, width, bias, v.relu)
 
 
 cdef void store_phases(const Table* t, const Arrays* v, char* out, char* rows, int64_t m0,
                        int64_t first_filter, int64_t filters) noexcept nogil:
     """The same for a chunk of all phases."""
-    cdef int64_t k, p, size = t.source_ops.computed, stored = t.out_ops.stored, step = t.n_phases
-    cdef int64_t whole = min(t.chunk, t.phases[step - 1].count - m0), phase_bytes, rest
+    cdef int64_t k, p, size = t.source_ops.computed, stored = t.out_ops.stored
+    cdef int64_t step = max(t.n_phases, t.merged), filter_bytes = t.chunk * t.merged * size
+    cdef int64_t whole = min(t.chunk, t.phases[t.n_phases - 1].count - m0), rest
+    cdef int64_t phase_bytes = (t.kb if t.merged == 1 else 1) * t.chunk * size
     cdef const char* bias
     cdef const char* row
     cdef char* to
-    cdef char* line = rows + t.kb * t.chunk * step * size
+    cdef char* line = rows + t.kb * t.chunk * t.n_phases * size
     cdef bint plain = v.bias == NULL and not v.relu and t.out_ops == t.computed_ops
-    phase_bytes = t.kb * t.chunk * size
     for k in range(filters):
         bias = v.bias + (first_filter + k) * size if v.bias != NULL else NULL
-        row = rows + k * t.chunk * size
+        row = rows + k * filter_bytes
         to = out + (k * t.out_width + m0 * step) * stored
         interleave(to if plain else line, row, phase_bytes, step, whole, t.computed_ops)
         if not plain:
             t.out_ops.store(to, stored, line, whole * step, bias, v.relu)
-        for p in range(step):  # the first phases may have a column more
+        for p in range(step if t.merged == 1 else 0):  # the first phases may have a column more
             rest = min(t.chunk, t.phases[p].count - m0) - whole
             if rest > 0:
                 t.out_ops.store(to + (whole * step + p) * stored, step * stored,
                                 row + p * phase_bytes + whole * size, rest, bias, v.relu)
 
 
-cdef void store_lanes(const Table* t, const Arrays* v, Phase* phase, char* out, char* compact,
+cdef void store_lanes(const Table* t, const Arrays* v, int64_t step, char* out, char* compact,
                       int64_t width, int64_t first_filter, int64_t filters) noexcept nogil:
     """The same for a tile with filters in the lanes: a matrix of columns x filters per row of the
     batch, to be transposed."""
     cdef int64_t j, size = t.source_ops.computed, column = t.nb * t.kb * size
     cdef int64_t batch = t.groups * t.K * t.out_width * t.out_ops.stored
-    cdef char* rows = compact + t.tile * column
+    cdef int64_t ldc = t.tile * t.lane_step
+    cdef char* rows = compact + ldc * column
     for j in range(t.nb):
-        if v.bias == NULL and not v.relu and phase.step == 1:
+        if t.pair_lanes and v.bias == NULL and not v.relu and step == 1 and t.out_width % 2 == 0:
+            transpose_rounded(out, t.out_width, compact, width, filters)
+        elif v.bias == NULL and not v.relu and step == 1:
             t.out_ops.transpose_out(out + j * batch, t.out_width, compact + j * t.kb * size, column,
                                     size, width, filters)
         else:
-            t.computed_ops.transpose(rows, t.tile, compact + j * t.kb * size, column, size, width,
+            t.computed_ops.transpose(rows, ldc, compact + j * t.kb * size, column, size, width,
                                      filters)
-            store_tile(t, v, phase, out + j * batch, rows, t.tile, width, first_filter, filters)
+            store_tile(t, v, step, out + j * batch, rows, ldc, width, first_filter, filters)
 
 
 cdef int64_t run_segment(const Table* t, const Arrays* v, Phase* phase, Segment* seg, int64_t m0,
@@ -153,36 +167,47 @@ cdef int64_t run_segment(const Table* t, const Arrays* v, Phase* phase, Segment*
     cdef Tile* tile = &t.tiles[seg.tile]
     cdef bint rounded = tile.rounded >= 0 and v.bias == NULL and not v.relu
     cdef int64_t end = min(seg.count, (m0 + t.chunk - seg.start + seg.width - 1) // seg.width)
+    cdef rows_ahead ahead
     if t.direct or t.interleaved:
         ldc = t.out_width if t.direct else t.chunk
+    if t.depthwise:
+        ahead.rows, ahead.stored = filters if t.fetched else 0, stored
+        ahead.read_stride, ahead.write_stride = v.source.stride_c, row_bytes
+        ahead.read = (v.source.data + n * v.source.stride_n + k0 * v.source.stride_c
+                      + (m0 + t.panel.windows[0].width + t.panel.windows[0].shift) * stored)
     for i in range(max(0, (m0 - seg.start + seg.width - 1) // seg.width), end):
         m = seg.start + i * seg.width
         out = (v.out + (n * t.groups * t.K + first) * row_bytes
                + (phase.first + m * phase.step) * stored)
         if rounded:
             work += run_call(t, &t.calls[tile.rounded], base + m * size, weight, out,
-                             filters != t.kb)
+                             filters != t.kb, NULL)
             continue
+        ahead.write = out
         at = m % t.tile if t.filters_in_lanes else 0
         result = out if t.direct else compact + at * t.nb * t.kb * size
-        if t.interleaved:
+        if t.lane_step > 1:
+            result = compact + ((m - m0) * t.lane_step + phase.first) * t.kb * size
+        elif t.interleaved:
             result = phase_rows + (m - m0) * size
         work += run_tile(t, tile, base + m * t.column * size, weight, result,
-                         compact + t.compact_bytes + t.rows_bytes, ldc, seg.width, filters)
+                         compact + t.compact_bytes + t.rows_bytes, ldc, seg.width, filters,
+                         &ahead)
         if t.filters_in_lanes:
             # All of a tile together: at a border its segments are narrow.
-            if at + seg.width == t.tile or m + seg.width == phase.count:
-                store_lanes(t, v, phase, out - at * phase.step * stored, compact, at + seg.width,
-                            first, filters)
+            if t.lane_step == 1 and (at + seg.width == t.tile or m + seg.width == phase.count):
+                out -= at * phase.step * stored
+                store_lanes(t, v, phase.step, out, compact, at + seg.width, first, filters)
         elif not t.interleaved and (v.bias != NULL or v.relu or not t.direct):
-            store_tile(t, v, phase, out, result, ldc, seg.width, first, filters)
+            store_tile(t, v, phase.step, out, result, ldc, seg.width, first, filters)
     return work
 
 
 cdef int64_t run_block(const Table* t, const Arrays* v, int64_t m0, const char* base, int64_t n,
                        int64_t g, int64_t k0, char* compact) noexcept nogil:
     """A chunk of all phases for the filters k0, k0 + 1, ..."""
-    cdef int64_t p, s, work = 0, first = g * t.K + k0
+    cdef int64_t p, s, work = 0, first = (g * t.K + k0) // t.merged
+    cdef int64_t filters = min(t.kb, t.K - k0) // t.merged
     cdef char* rows = compact + t.compact_bytes
     cdef char* phase_rows = rows
     cdef Phase* phase
@@ -192,9 +217,13 @@ cdef int64_t run_block(const Table* t, const Arrays* v, int64_t m0, const char* 
             work += run_segment(t, v, phase, &t.segments[phase.first_segment + s], m0, base, n, g,
                                 k0, compact, phase_rows)
         phase_rows += t.kb * t.chunk * t.source_ops.computed
-    if t.interleaved:
-        store_phases(t, v, v.out + (n * t.groups * t.K + first) * t.out_width * t.out_ops.stored,
-                     rows, m0, first, min(t.kb, t.K - k0))
+    cdef char* out = v.out + (n * t.groups * t.filters + first) * t.out_width * t.out_ops.stored
+    if t.lane_step > 1:
+        m0 *= t.lane_step
+        store_lanes(t, v, 1, out + m0 * t.out_ops.stored, compact,
+                    min(t.chunk * t.lane_step, t.out_width - m0), first, filters)
+    elif t.interleaved:
+        store_phases(t, v, out, rows, m0, first, filters)
     return work
 
 
@@ -224,15 +253,21 @@ cdef int64_t run_item(const Table* t, const Arrays* v, int64_t item, char* scrat
     cdef char* panel = scratch + t.compact_bytes + t.rows_bytes + t.partial_bytes
     cdef const char* base
     if t.filters_in_lanes:
-        pack_transposed(&t.panel, &v.source, panel, n, t.nb, t.column, g * t.channels, t.channels,
-                        m0)
         base = panel - m0 * t.column * size
+        if not t.depthwise:
+            pack_transposed(&t.panel, &v.source, panel, n, t.nb, t.column, g * t.channels,
+                            t.channels, m0)
     elif t.packed:
         pack_panel(&t.panel, &v.source, panel, n, g * t.channels, t.channels, m0, 0)
         base = panel - m0 * size
     else:
         base = v.source.data + n * v.source.stride_n + g * t.channels * v.source.stride_c
     for block in range(part * blocks // v.k_parts, (part + 1) * blocks // v.k_parts):
+        if t.depthwise:
+            if t.K - block * t.kb < t.kb:  # nobody uses these sums, but denormals would cost time
+                memset(panel, 0, t.kb * t.positions * size)
+            pack_lanes(&t.panel, &v.source, panel, n, t.kb, block * t.kb,
+                       min(t.kb, t.K - block * t.kb), m0 * t.step, t.positions, t.pair_lanes)
         work += run_block(t, v, m0, base, n, g, block * t.kb, scratch)
     return work
 
@@ -245,6 +280,15 @@ cdef int64_t run_items(const Table* t, const Arrays* v, team_share* shares, int 
         work += run_item(t, v, item, scratch)
         item = team_next(shares, member)
     return work
+
+
+def products(int dtype, int k, bint add):
+    """Address of the routine in a kernel's place where channels are the lanes. If k = 1, the
+    last of pairs is single."""
+    cdef const lane_ops* ops = lane_ops_of(dtype, vector_bytes() == 64)
+    if k == 1 and ops.add_odd != NULL:
+        return <size_t> (ops.add_odd if add else ops.set_odd)
+    return <size_t> (ops.add if add else ops.set)
 
 
 @cython.final
@@ -286,31 +330,40 @@ cdef class Correlate:
             t.tap_step = weight.tap[1]
         t.n_phases = len(program.phases)
         t.N, t.groups, t.K, t.S = sh.N, sh.groups, sh.K, S
+        t.merged = max(1, len(sh.merged))
+        t.filters = t.K // t.merged
         t.channels, t.C, t.panel.pairs = sh.channels, sh.C, sh.pairs
         t.panel.tap_pairs = source.pairs
         t.panel.spacing = max([run.spacing for phase in sh.phases for run in phase.runs], default=1)
         t.planes, t.out_width = sh.planes, sh.out_width
         t.tile, t.kb, t.cb, t.chunk = bl.tile, bl.kb, weight.cb, bl.chunk
         t.chunks = (max([p.count for p in sh.phases], default=0) + bl.chunk - 1) // bl.chunk
-        t.unreached = sum([p.count for p in sh.phases]) < sh.out_width
+        t.unreached = t.merged * sum([p.count for p in sh.phases]) < sh.out_width
         t.packed, t.direct = bl.packed, bl.direct
-        t.weight_k, t.weight_c = weight.k, weight.c
+        t.weight_k, t.weight_c = weight.k * t.merged, weight.c
         t.weight_block, t.weight_group = weight.block, weight.group
         t.source_ops = pack_ops_of(source_dtype, wide)
         t.out_ops = pack_ops_of(out_dtype, wide)
         t.computed_ops = pack_ops_of(1 if sh.item == 8 else 0, wide)
-        t.filters_in_lanes = bl.lanes == "filters"
-        t.nb, t.column = bl.nb, source.column
+        t.filters_in_lanes = bl.transposed
+        t.nb, t.column, t.step = bl.nb, source.column * source.step, source.step
         self.items = t.N // t.nb * t.groups * t.chunks
         # The compact tile (and its transpose), rows of all phases, partial sums, then the panel.
         t.interleaved = bl.interleaved
-        t.compact_bytes = 0 if t.direct else t.kb * t.tile * sh.item * (
+        t.lane_step = t.n_phases if t.interleaved and t.filters_in_lanes else 1
+        t.compact_bytes = 0 if t.direct else t.kb * t.tile * t.lane_step * sh.item * (
             t.nb + 1 if t.filters_in_lanes else 1)
-        t.rows_bytes = (t.kb + 1) * t.chunk * t.n_phases * sh.item if t.interleaved else 0
+        if t.interleaved and not t.filters_in_lanes:
+            t.rows_bytes = t.chunk * sh.item * (t.kb * t.n_phases + max(t.n_phases, t.merged))
         t.partial_bytes = program.partial * sh.item
         panel = t.C * t.panel.row if t.packed else 0
         if t.filters_in_lanes:
-            panel = t.column * sum([w.width for w in source.windows])
+            t.positions = sum([w.width for w in source.windows])
+            panel = source.column * t.positions
+        t.depthwise = sh.depthwise
+        t.fetched = bl.fetched
+        if sh.depthwise and sh.tap_pairs:
+            t.pair_lanes, t.pair_taps = program.pair_lanes
         self.scratch_bytes = t.compact_bytes + t.rows_bytes + t.partial_bytes + panel * sh.item
         self.shared_bytes = weight.group * sh.groups * t.source_ops.computed if weight.packed else 0
         self.swapped, self.packs_weights = swapped, weight.packed
@@ -325,19 +378,19 @@ cdef class Correlate:
         cdef Table* t = &self.t
         cdef const char* data = <const char*> cnp.PyArray_DATA(weight)
         cdef Py_ssize_t strides[4]
-        cdef int64_t i, rows = t.groups * t.K
+        cdef int64_t i, rows = t.groups * t.filters
         cdef void (*pack_one)(const Table*, const char*, const Py_ssize_t*, char*, int64_t) \
             noexcept nogil
         pack_one = pack_weight_row
         # Strides by (group, filter, channel, tap): backward data swaps the roles of the first axes.
         strides[1], strides[2] = cnp.PyArray_STRIDE(weight, 0), cnp.PyArray_STRIDE(weight, 1)
-        strides[0], strides[3] = t.K * strides[1], cnp.PyArray_STRIDE(weight, 2)
+        strides[0], strides[3] = t.filters * strides[1], cnp.PyArray_STRIDE(weight, 2)
         if self.swapped:
             strides[0] = t.channels * strides[1]
             strides[1], strides[2] = strides[2], strides[1]
         if t.filters_in_lanes:
-            pack_one, rows = pack_weight_block, t.groups * ((t.K + t.kb - 1) // t.kb)
-            if not t.panel.pairs and strides[2] != t.S * strides[3]:
+            pack_one, rows = pack_weight_block, t.groups * ((t.filters + t.kb - 1) // t.kb)
+            if not t.panel.pairs and strides[2] != t.S * strides[3] and not t.depthwise:
                 pack_one = pack_channels
                 rows = t.groups * ((t.C + PACKED_CHANNELS - 1) // PACKED_CHANNELS)
         elif t.panel.pairs:
@@ -347,7 +400,7 @@ cdef class Correlate:
         elif t.S == t.weight_c == 1 and (
                 strides[1] == t.source_ops.stored != strides[2]):
             pack_one = pack_one_tap
-            rows = t.groups * ((t.K + ONE_TAP_FILTERS - 1) // ONE_TAP_FILTERS)
+            rows = t.groups * ((t.filters + ONE_TAP_FILTERS - 1) // ONE_TAP_FILTERS)
         with nogil:
             if threads == 1:
                 for i in range(rows):
@@ -371,7 +424,7 @@ cdef class Correlate:
             return -1
         if not self.packs_weights and not cnp.PyArray_ISCARRAY_RO(weight):
             return -1
-        v.source = operand(source, t.planes, t.source_ops)
+        v.source = operand(source, 1 if t.depthwise else t.planes, t.source_ops)
         v.bias = NULL
         if bias is not None:
             v.bias = <const char*> cnp.PyArray_DATA(bias)
@@ -382,6 +435,8 @@ cdef class Correlate:
         # Filters are divided only where there are few chunks for the threads, because each part
         # packs the panel again. No sum depends on it.
         v.k_parts = 1 if threads == 1 else min(blocks, (4 * threads + items - 1) // max(1, items))
+        if t.depthwise:  # nothing is shared: one block after the other reads its rows as they lie
+            v.k_parts = blocks
         items *= v.k_parts
         shared = 0 if packed is not None else self.shared_bytes
         scratch = Scratch(threads, self.scratch_bytes, shared)

@@ -2,7 +2,9 @@
 from libc.stdint cimport int64_t
 
 from xsmmconv._kernel cimport kernel_t
-from xsmmconv._pack cimport border_tap, narrow, pack_ops, scatter_lanes, scatter_pairs
+from xsmmconv._pack cimport (
+    border_tap, narrow, pack_ops, pair_lanes, scatter_lanes, scatter_pairs,
+)
 from xsmmconv._panel cimport Panel
 
 
@@ -20,6 +22,7 @@ cdef struct Call:
     int64_t a            # bytes: source, weights and result relative to the tile
     int64_t b
     int64_t c
+    int64_t columns
     int64_t first        # in the lists of offsets
     unsigned long long count
 
@@ -68,6 +71,8 @@ cdef struct Table:
     int64_t channels     # of the source, per group
     int64_t C            # steps of k: channels, or pairs of them
     int64_t K
+    int64_t filters      # of the weights: K, unless phases of a stride are filters, too,
+    int64_t merged       # so many of them; otherwise 1
     int64_t S
     int64_t planes
     int64_t out_width
@@ -77,13 +82,20 @@ cdef struct Table:
     int64_t chunk
     int64_t chunks
     int64_t nb           # batch rows of an item
-    int64_t column       # distance of positions in the source, elements
+    int64_t column       # distance of columns in the source, elements
+    int64_t step         # and in positions of the panel, where it is transposed
+    int64_t lane_step    # of the columns of a phase in a transposed tile: that has all of them
+    int64_t positions    # of the panel, where it is transposed
     int64_t weight_k     # strides of the weight layout, elements
     int64_t weight_c
     int64_t weight_block
     int64_t weight_group
     bint packed
     bint filters_in_lanes
+    bint depthwise       # each filter has a channel of its own, and they are the lanes together
+    int64_t pair_lanes   # there, BF16 is multiplied in pairs: positions from tap to tap,
+    int64_t pair_taps    # and elements of the weights
+    bint fetched         # and their rows are fetched ahead
     bint direct
     bint interleaved     # rows are written for a chunk of all phases together
     bint unreached       # there are columns that no phase covers: exact zeros, or the bias
@@ -98,7 +110,7 @@ cdef struct Table:
 cdef inline void pack_weight_row(const Table* t, const char* src, const Py_ssize_t* strides,
                                  char* dst, int64_t row) noexcept nogil:
     """Bring the weights of one filter of one group into the layout of the plan."""
-    cdef int64_t g = row // t.K, k = row % t.K, c = 0, size = t.source_ops.computed
+    cdef int64_t g = row // t.filters, k = row % t.filters, c = 0, size = t.source_ops.computed
     cdef int64_t place = g * t.weight_group + k * t.weight_k
     src += g * strides[0] + k * strides[1]
     if t.panel.pairs:
@@ -127,18 +139,21 @@ cdef inline void pack_weight_block(const Table* t, const char* src, const Py_ssi
                                    char* dst, int64_t row) noexcept nogil:
     """The same for a block of filters of one group where they fill the lanes, and channels and taps
     are one axis: a matrix to be transposed."""
-    cdef int64_t blocks = (t.K + t.kb - 1) // t.kb, g = row // blocks, k = row % blocks * t.kb
+    cdef int64_t blocks = (t.filters + t.kb - 1) // t.kb, g = row // blocks, k = row % blocks * t.kb
     cdef int64_t c = 0, columns = t.C * t.S, size = t.source_ops.computed
     dst += (g * t.weight_group + k * t.weight_k) * size
     src += g * strides[0] + k * strides[1]
     if t.panel.pairs:
         scatter_lanes(dst, t.weight_c, t.kb, src, strides[1], strides[2], strides[3],
-                      min(t.kb, t.K - k), t.channels, t.S)
+                      min(t.kb, t.filters - k), t.channels, t.S)
         return
     while c < columns:
         t.source_ops.transpose(dst + c * t.kb * size, t.kb, src + c * strides[3], strides[1],
-                               strides[3], min(t.kb, t.K - k), min(PACKED_COLUMNS, columns - c))
+                               strides[3], min(t.kb, t.filters - k),
+                               min(PACKED_COLUMNS, columns - c))
         c += PACKED_COLUMNS
+    if t.pair_taps:
+        pair_lanes(dst, t.pair_taps, columns * t.kb)
 
 
 cdef inline void pack_channels(const Table* t, const char* src, const Py_ssize_t* strides,
@@ -149,8 +164,8 @@ cdef inline void pack_channels(const Table* t, const char* src, const Py_ssize_t
     cdef int64_t k = 0, filters
     cdef const char* one
     cdef char* to
-    while k < t.K:
-        filters = min(t.kb, t.K - k)
+    while k < t.filters:
+        filters = min(t.kb, t.filters - k)
         for c in range(first, min(t.C, first + PACKED_CHANNELS)):
             one = src + g * strides[0] + k * strides[1] + c * strides[2]
             to = dst + (g * t.weight_group + k * t.weight_k + c * t.weight_c) * size
@@ -172,7 +187,7 @@ cdef inline void pack_channel_pairs(const Table* t, const char* src, const Py_ss
         some = min(end - c, t.cb - c % t.cb)
         scatter_pairs(dst + (g * t.weight_group + c // t.cb * t.weight_block + c % t.cb) * size,
                       t.weight_k, t.tap, src + g * strides[0] + 2 * c * strides[2], strides[1],
-                      strides[2], strides[3], t.K, min(2 * some, t.channels - 2 * c), t.S)
+                      strides[2], strides[3], t.filters, min(2 * some, t.channels - 2 * c), t.S)
         c += some
 
 
@@ -180,12 +195,12 @@ cdef inline void pack_one_tap(const Table* t, const char* src, const Py_ssize_t*
                               int64_t row) noexcept nogil:
     """The same for some filters of one tap that are neighbours, as in backward data: a matrix to
     be transposed."""
-    cdef int64_t blocks = (t.K + ONE_TAP_FILTERS - 1) // ONE_TAP_FILTERS, c = 0
+    cdef int64_t blocks = (t.filters + ONE_TAP_FILTERS - 1) // ONE_TAP_FILTERS, c = 0
     cdef int64_t g = row // blocks, k = row % blocks * ONE_TAP_FILTERS, size = t.source_ops.computed
     dst += (g * t.weight_group + k * t.weight_k) * size
     src += g * strides[0] + k * strides[1]
     while c < t.C:
         t.source_ops.transpose(dst, t.weight_k, src + c * strides[2], strides[2], strides[1],
-                               min(t.cb, t.C - c), min(ONE_TAP_FILTERS, t.K - k))
+                               min(t.cb, t.C - c), min(ONE_TAP_FILTERS, t.filters - k))
         c += t.cb
         dst += t.weight_block * size

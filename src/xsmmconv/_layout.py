@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from xsmmconv._blocking import round_up
 from xsmmconv._geometry import Run
 
-_TOGETHER = 64  # windows that are looked at for one matrix
+_TOGETHER = 64  # windows that are looked at for one matrix (load_pairs_together counts on it)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +28,14 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class SourceLayout:
-    """(channel, run, tap j) starts at channel*row + positions[run][j]*column, from the tile on."""
+    """(channel, run, tap j) starts at channel*row + positions[run][j]*column, from the tile on; the
+    tile at column m begins at m*step*column."""
 
     row: int
     column: int
     windows: tuple[Window, ...]
     positions: tuple[tuple[int, ...], ...]
+    step: int = 1  # positions from one column to the next
     pairs: int = 0  # where pairs of an element and the one a tap further on begin, if there are any
 
 
@@ -77,6 +79,20 @@ def transposed_panel(runs: Sequence[Run], columns: int, C: int, nb: int, item: i
     return SourceLayout(1, nb * length, layout.windows, layout.positions)
 
 
+def dense_panel(runs: Sequence[Run], columns: int, planes: int, lanes: int) -> SourceLayout:
+    """A panel [position][lane] of the source as it is, all planes together: a column is `step`
+    positions further on than the one before it."""
+    places = [
+        [(run.shift + j * run.spacing) * planes + run.plane for j in range(len(run.taps))]
+        for run in runs
+    ]
+    lo = min((min(place) for place in places), default=0)
+    hi = max((max(place) for place in places), default=0)
+    window = Window(0, lo, (columns - 1) * planes + hi - lo + 1, 0)
+    positions = tuple(tuple(at - lo for at in place) for place in places)
+    return SourceLayout(1, lanes, (window,), positions, step=planes)
+
+
 def unfolded_panel(runs: Sequence[Run], columns: int, item: int) -> SourceLayout:
     """A panel with a window for every tap, in their order and equally far apart: the taps of all
     runs are the columns of one matrix."""
@@ -107,7 +123,13 @@ def _panel(runs: Sequence[Run], columns: int, split_taps: bool, line: int) -> So
         else:
             merged.append([plane, lo, hi])
     windows, position = [], 0
-    for plane, lo, hi in sorted(merged, key=lambda m: (m[1], m[0])):  # in the order of the source
+    merged.sort(key=lambda m: (m[1], m[0]))  # in the order of the source
+    # Neighbours that are equally wide are loaded together.
+    reaches = [hi - lo for _, lo, hi in merged] or [0]
+    several = len({plane for plane, _, _ in merged}) == len(merged) > 2
+    if several and max(reaches) - min(reaches) <= columns // 8:
+        merged = [[plane, lo, lo + max(reaches)] for plane, lo, _ in merged]
+    for plane, lo, hi in merged:
         windows.append(Window(plane, lo, columns + hi - lo, position))
         position += round_up(columns + hi - lo, line)
     # An odd number of cache lines, so that the rows of a panel spread over the sets of L1.

@@ -19,7 +19,7 @@ from xsmmconv._blocking import (
     too_far,
 )
 from xsmmconv._geometry import Phase, Rectangle, cover, split_taps, walk
-from xsmmconv._layout import SourceLayout, in_place, panel, transposed_panel
+from xsmmconv._layout import SourceLayout, dense_panel, in_place, panel, transposed_panel
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +52,35 @@ class Program:
     phases: list[tuple] = field(default_factory=list)
     kernels: dict[tuple, int] = field(default_factory=dict)
     partial: int = 0  # elements of the partial sums of a tile
+    pair_lanes: tuple[int, int] = (0, 0)  # positions from tap to tap, and elements of the weights
 
 
 def weight_layout(
     sh: CorrelateShape, bl: CorrelateBlocking, run_list, S: int, natural: bool
 ) -> WeightLayout:
     """`natural`: the weights lie as the formulas write them, [K][C][S], in the computing type."""
-    if sh.tap_pairs:  # [filter]([channel][tap] in BF16, and the same in FP32 for single taps)
+    if sh.tap_pairs and not sh.depthwise:
+        # [filter]([channel][tap] in BF16, and the same in FP32 for single taps)
         order = {t: j for j, t in enumerate(t for run in run_list for t in run.taps)}
         size = sh.C * len(order)
         tap = tuple(ceil_div(size, 2) + order[t] if t in order else -1 for t in range(S))
         step = ceil_div(size, 2) + size
         return WeightLayout(tap, step, len(order), sh.C, 0, sh.K * step, True)
-    if bl.lanes == "filters":  # [block of filters][channel][tap][filter]
+    if bl.transposed:  # [block of filters][channel][tap][filter]
         tap = tuple(t * bl.kb for t in range(S))
         step = S * bl.kb
         group = ceil_div(sh.K, bl.kb) * sh.C * step
         return WeightLayout(tap, sh.C * S, step, bl.cb, bl.cb * step, group, True)
+    if sh.merged:  # a phase's taps at the same place as another's, one filter further on
+        n, tap = len(sh.merged[0].taps), [-1] * S
+        k, step = (n, 1) if bl.lists == "channels" else (bl.cb, sh.K * bl.cb)
+        for p, run in enumerate(sh.merged):
+            for j, t in enumerate(run.taps):
+                tap[t] = p * k + j * step
+        if bl.lists == "channels":
+            return WeightLayout(tuple(tap), n, sh.K * n, sh.C, 0, sh.C * sh.K * n, True)
+        block = n * sh.K * bl.cb
+        return WeightLayout(tuple(tap), k, 1, bl.cb, block, block * ceil_div(sh.C, bl.cb), True)
     ascending = all(run.taps.step == 1 for run in run_list) and not too_far(sh.C * S, sh.item)
     if bl.lists == "channels" and natural and ascending:
         return WeightLayout(tuple(range(S)), sh.C * S, S, sh.C, 0, sh.K * sh.C * S, False)
@@ -101,12 +113,16 @@ class _Lowering:
         self.variants: dict[tuple, tuple] = {}
         self.place: dict[int, list[int]] = {}  # of each run's taps in the list of all taps,
         self.all_taps = 0  # which begins here
-        self.column = bl.nb * bl.kb if bl.lanes == "filters" else 1  # of a result, in elements
+        self.column = bl.nb * bl.kb if bl.transposed else 1  # of a result, in elements
+        if bl.transposed and bl.interleaved:
+            self.column *= len(sh.phases)
         self.emit = {
             "taps": self.calls_by_taps,
             "channels": self.calls_by_channels,
             "pairs": self.calls_by_pairs,
         }[bl.lists]
+        if sh.depthwise and sh.tap_pairs:
+            self.emit = self.calls_by_lane_pairs
 
     def offset_list(self, key, entries) -> int:
         """Start of a list of (a, b) element offsets; equal lists are stored once."""
@@ -144,6 +160,7 @@ class _Lowering:
                 a * item,
                 b * item,
                 c * self.column * item,
+                m,
                 start,
                 count,
             )
@@ -162,7 +179,9 @@ class _Lowering:
     def kernel_shape(self, columns: int, filters: int, k: int, beta: int, rounded: bool) -> tuple:
         sh, bl, source, weight = self.sh, self.bl, self.program.source, self.program.weight
         kind = kernel_type(sh.item, sh.pairs or sh.tap_pairs, rounded)
-        if bl.lanes == "filters":
+        if sh.depthwise:
+            return f"{kind} depthwise", filters, columns, k, *(bl.kb,) * 3, beta, False
+        if bl.transposed:
             each, ldb = 1 + sh.pairs, source.column // bl.nb
             shape = filters, columns * bl.nb, each * k, weight.c, each * ldb, bl.kb
             return kind, *shape, beta, False
@@ -215,7 +234,7 @@ class _Lowering:
                 rects[0].b - m0,
                 k,
                 beta,
-                c0 * source.row + m0 * source.column,
+                c0 * source.row + m0 * source.step * source.column,
                 c0 // self.bl.cb * weight.block,
                 m0,
                 start,
@@ -260,6 +279,20 @@ class _Lowering:
         useful = self.sh.C * sum(j1 - j0 for _, j0, j1 in key)
         m0, b = rects[0].a, rects[0].b
         self.call(b - m0, 2, beta, m0, 0, m0, self.lists[key], count, useful, rounded)
+
+    def calls_by_lane_pairs(self, rects: list[Rectangle], beta: int):
+        """Channels are the lanes: the list holds the pairs of all rectangles, and another one what
+        is left over."""
+        pairs = [(r.run, j) for r in rects for j in range(r.j0, r.j1 - 1, 2)]
+        single = [(r.run, r.j1 - 1) for r in rects if (r.j1 - r.j0) % 2]
+        m0, b, source = rects[0].a, rects[0].b, self.program.source
+        # The last of a list may be single.
+        for taps, odd in (pairs + single[:1], bool(single)), *(([tap], True) for tap in single[1:]):
+            start = self.offset_list((odd, *taps), self.entries(taps))
+            count = len(taps)
+            useful, place = 2 * count - odd, m0 * source.step * source.column
+            self.call(b - m0, 2 - odd, beta, place, 0, m0, start, count, useful)
+            beta = 1
 
     def list_pairs(self, run: int, j0: int, j1: int):
         """Entries for the taps [j0, j1) of a run, which are equally far apart. The last of an odd
@@ -345,7 +378,8 @@ class _Lowering:
     def partial_call(self, shape: tuple, work: int, a: int, b: int, offsets: int, count: int):
         item = self.sh.item
         self.program.kernels[shape] = kernel = self.kernel(*shape)
-        self.program.calls.append((kernel, 0, work, 0, a * item, b * item, 0, offsets, count))
+        place = a * item, b * item, 0
+        self.program.calls.append((kernel, 0, work, 0, *place, shape[1], offsets, count))
 
     def tile(self, phase: Phase, first_run: int, a: int, b: int) -> int:
         """Index of the program of tile [a, b); equal programs are stored once."""
@@ -404,7 +438,9 @@ def lower_correlate(
     """`kernel(type, m, n, k, lda, ldb, ldc, beta, ahead)` gives the address of a kernel."""
     phases = [split_taps(phase, bl.split) for phase in sh.phases]
     run_list = [run for phase in phases for run in phase.runs]
-    if bl.lanes == "filters":
+    if sh.depthwise:
+        source = dense_panel(run_list, bl.chunk, sh.planes, bl.kb)
+    elif bl.transposed:
         source = transposed_panel(run_list, bl.chunk, sh.C, bl.nb, sh.item)
     elif bl.packed:
         source = panel(run_list, bl.chunk, bl.lists == "taps", sh.item)
@@ -413,6 +449,9 @@ def lower_correlate(
     else:
         source = in_place(run_list, sh.source_width)
     program = Program(source, weight_layout(sh, bl, run_list, S, natural))
+    if sh.depthwise and sh.tap_pairs and run_list:
+        distance = run_list[0].spacing * sh.planes
+        program.pair_lanes = distance, run_list[0].taps.step * bl.kb
     lowering = _Lowering(sh, bl, program, run_list, kernel)
     first_run = 0
     for phase in phases:

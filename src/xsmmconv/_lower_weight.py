@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from xsmmconv._blocking import kernel_type
 from xsmmconv._blocking_weight import WeightBlocking, WeightShape
 from xsmmconv._geometry import Phase, Rectangle, cover, interior, next_change, pieces, walk
-from xsmmconv._layout import SourceLayout, in_place, panel, unfolded_panel
+from xsmmconv._layout import SourceLayout, dense_panel, in_place, panel, unfolded_panel
 
 
 @dataclass(slots=True)
@@ -189,9 +189,10 @@ class _Lowering:
     def dot_tile(self, rects: list[Rectangle]):
         """One channel against one: each tap is a dot product of two rows, and has no kernel."""
         source = self.program.panel if self.bl.packed else self.rows
+        each = self.bl.lb * self.sh.item  # a position is a vector of lanes, or one number
         for rect in rects:
             run, length = self.run_list[rect.run], rect.b - rect.a
-            at = rect.a, source.positions[rect.run][rect.j0] + rect.a
+            at = rect.a, source.positions[rect.run][rect.j0] + rect.a * source.step
             self.program.calls.append(
                 (
                     *(0, 0, 0, 0),
@@ -199,10 +200,10 @@ class _Lowering:
                     rect.j1 - rect.j0,
                     0,
                     2,
-                    at[0] * self.item,
-                    at[1] * self.item,
-                    self.program.tap[run.taps[rect.j0]] * self.item,
-                    run.spacing,
+                    at[0] * each,
+                    at[1] * each,
+                    self.program.tap[run.taps[rect.j0]] * each,
+                    run.spacing * source.step,
                     length,
                 )
             )
@@ -346,6 +347,8 @@ def lower_weight(sh: WeightShape, bl: WeightBlocking, S: int, kernel) -> WeightP
     layout = panel(run_list, columns, split, sh.item)
     if bl.lists == "unfolded":
         layout = unfolded_panel(run_list, columns, sh.item)
+    if sh.depthwise:
+        layout = dense_panel(run_list, columns, sh.row_planes, bl.lb)
     if bl.nb > 1:  # one row of the batch after the other
         layout = replace(layout, row=bl.nb * layout.row)
     program = WeightProgram(layout, tap)

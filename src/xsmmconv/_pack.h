@@ -14,14 +14,7 @@
 #include <string.h>
 
 #include "_bf16.h"
-
-/* A tap that the columns first to end - 1 of a border tile use. */
-typedef struct {
-  ptrdiff_t source; /* bytes: what column 0 would read of it */
-  ptrdiff_t weight;
-  ptrdiff_t first;
-  ptrdiff_t end;
-} border_tap;
+#include "_depthwise.h"
 
 typedef struct {
   ptrdiff_t stored;    /* bytes of an element in the user's arrays */
@@ -172,93 +165,6 @@ XC_WEIGHTS(f32, float, float, identity_f32, identity_f32)
 XC_WEIGHTS(f64, double, double, identity_f64, identity_f64)
 XC_WEIGHTS(bf16, uint16_t, float, bf16_widen, bf16_round)
 
-/* ---- one channel against one, which is no matrix product ------------------------------------- */
-
-/* sums[j] += sum_i a[i] * b[i + j*spacing] for `taps` (1 to 4) neighbouring taps. */
-#define XC_DOTS(NAME, COMPUTED, V, VECTOR, ZERO, SET, LOAD, STORE, FMA, BLEND, FIRST, MASKLOAD,  \
-                MASKSTORE)                                                                       \
-  static inline __attribute__((always_inline)) void dots_block_##NAME(                           \
-      COMPUTED* sums, const COMPUTED* a, const COMPUTED* b, ptrdiff_t n, const int taps,         \
-      ptrdiff_t spacing) {                                                                       \
-    VECTOR acc[4][2];                                                                            \
-    COMPUTED part[V];                                                                            \
-    ptrdiff_t i = 0;                                                                             \
-    for (int j = 0; j < taps; j++) acc[j][0] = acc[j][1] = ZERO();                               \
-    for (; i + 2 * V <= n; i += 2 * V)                                                           \
-      for (int u = 0; u < 2; u++) {                                                              \
-        const VECTOR v = LOAD(a + i + u * V);                                                    \
-        for (int j = 0; j < taps; j++)                                                           \
-          acc[j][u] = FMA(v, LOAD(b + i + u * V + j * spacing), acc[j][u]);                      \
-      }                                                                                          \
-    for (int j = 0; j < taps; j++) {                                                             \
-      COMPUTED sum = 0;                                                                          \
-      for (ptrdiff_t k = i; k < n; k++) sum += a[k] * b[k + j * spacing];                        \
-      STORE(part, acc[j][0] + acc[j][1]);                                                        \
-      for (int k = 0; k < V; k++) sum += part[k];                                                \
-      sums[j] += sum;                                                                            \
-    }                                                                                            \
-  }                                                                                              \
-  static void dots_##NAME(void* sums, const void* a, const void* b, ptrdiff_t n, ptrdiff_t taps, \
-                          ptrdiff_t spacing) {                                                   \
-    COMPUTED* to = (COMPUTED*)sums;                                                              \
-    const COMPUTED* from = (const COMPUTED*)b;                                                   \
-    for (; taps >= 4; taps -= 4, to += 4, from += 4 * spacing)                                   \
-      dots_block_##NAME(to, (const COMPUTED*)a, from, n, 4, spacing);                            \
-    if (taps == 3) dots_block_##NAME(to, (const COMPUTED*)a, from, n, 3, spacing);               \
-    if (taps == 2) dots_block_##NAME(to, (const COMPUTED*)a, from, n, 2, spacing);               \
-    if (taps == 1) dots_block_##NAME(to, (const COMPUTED*)a, from, n, 1, spacing);               \
-  }                                                                                              \
-  /* dst[m] = sum of weight * src[m] over the taps that column m uses; others change nothing. */ \
-  static void border_##NAME(void* dst, const char* src, const char* weights,                     \
-                            const border_tap* taps, ptrdiff_t count, ptrdiff_t width) {          \
-    for (ptrdiff_t m = 0; m < width; m += 4 * V) {                                               \
-      VECTOR acc[4] = {ZERO(), ZERO(), ZERO(), ZERO()};                                          \
-      for (ptrdiff_t t = 0; t < count; t++) {                                                    \
-        const ptrdiff_t lo = taps[t].first - m, hi = taps[t].end - m;                            \
-        if (hi <= 0 || lo >= 4 * V) continue;                                                    \
-        const COMPUTED* from = (const COMPUTED*)(src + taps[t].source) + m;                      \
-        const VECTOR w = SET(*(const COMPUTED*)(weights + taps[t].weight));                      \
-        if (lo <= 0 && hi >= 4 * V) {                                                            \
-          for (int u = 0; u < 4; u++) acc[u] = FMA(w, LOAD(from + u * V), acc[u]);               \
-          continue;                                                                              \
-        }                                                                                        \
-        for (int u = 0; u < 4; u++) {                                                            \
-          const __m256i mask = _mm256_andnot_si256(FIRST(lo - u * V), FIRST(hi - u * V));        \
-          const VECTOR sum = FMA(w, MASKLOAD(from + u * V, mask), acc[u]);                       \
-          acc[u] = BLEND(acc[u], sum, (VECTOR)mask);                                             \
-        }                                                                                        \
-      }                                                                                          \
-      for (int u = 0; u < 4; u++)                                                                \
-        MASKSTORE((COMPUTED*)dst + m + u * V, FIRST(width - m - u * V), acc[u]);                 \
-    }                                                                                            \
-  }
-
-XC_DOTS(f32, float, 8, __m256, _mm256_setzero_ps, _mm256_set1_ps, _mm256_loadu_ps,
-        _mm256_storeu_ps, _mm256_fmadd_ps, _mm256_blendv_ps, first8, _mm256_maskload_ps, _mm256_maskstore_ps)
-XC_DOTS(f64, double, 4, __m256d, _mm256_setzero_pd, _mm256_set1_pd, _mm256_loadu_pd,
-        _mm256_storeu_pd, _mm256_fmadd_pd, _mm256_blendv_pd, first4, _mm256_maskload_pd, _mm256_maskstore_pd)
-
-/* A tap and 16 columns are one masked step. */
-static XC_AVX512 void border_f32_512(void* dst, const char* src, const char* weights,
-                                     const border_tap* taps, ptrdiff_t count, ptrdiff_t width) {
-  for (ptrdiff_t m = 0; m < width; m += 32) {
-    const uint64_t columns = width - m < 32 ? (1ull << (width - m)) - 1 : 0xffffffff;
-    __m512 low = _mm512_setzero_ps(), high = _mm512_setzero_ps();
-    for (ptrdiff_t t = 0; t < count; t++) {
-      const ptrdiff_t lo = taps[t].first > m ? taps[t].first - m : 0, hi = taps[t].end - m;
-      if (hi <= 0 || lo >= 32) continue;
-      const uint64_t used = (hi < 32 ? (1ull << hi) - 1 : 0xffffffff) >> lo << lo;
-      const float* const from = (const float*)(src + taps[t].source) + m;
-      const __m512 w = _mm512_set1_ps(*(const float*)(weights + taps[t].weight));
-      const __mmask16 first = (__mmask16)used, second = (__mmask16)(used >> 16);
-      low = _mm512_mask3_fmadd_ps(w, _mm512_maskz_loadu_ps(first, from), low, first);
-      high = _mm512_mask3_fmadd_ps(w, _mm512_maskz_loadu_ps(second, from + 16), high, second);
-    }
-    _mm512_mask_storeu_ps((float*)dst + m, (__mmask16)columns, low);
-    _mm512_mask_storeu_ps((float*)dst + m + 16, (__mmask16)(columns >> 16), high);
-  }
-}
-
 /* ---- the tables ------------------------------------------------------------------------------ */
 
 /* PACK_PAIRS leaves BF16 as it is; it is for loading and transposing alone: `transpose` moves pairs
@@ -270,7 +176,7 @@ static inline const pack_ops* pack_ops_of(int dtype, int wide) {
   static const pack_ops wider[2] = {
       {4, 4, load_f32, store_f32, transpose_f32_512, transpose_f32_512, scatter_f32, gather_f32,
        dots_f32, border_f32_512},
-      {2, 4, load_bf16, store_bf16_512, transpose_bf16, transpose_round_512, scatter_bf16,
+      {2, 4, load_bf16, store_bf16_512, transpose_bf16_512, transpose_round_512, scatter_bf16,
        gather_bf16, dots_f32, border_f32_512},
   };
   static const pack_ops tables[4] = {
@@ -302,9 +208,15 @@ static inline void interleave(char* dst, const char* src, ptrdiff_t row_stride, 
       out[2 * i] = even[i];
       out[2 * i + 1] = odd[i];
     }
-  } else {
-    ops->transpose(dst, rows, src, row_stride, ops->computed, rows, n);
+    return;
   }
+  if (ops->transpose == transpose_f32_512) {
+    const ptrdiff_t done = interleave_few_f32((float*)dst, (const float*)src, row_stride / 4, rows, n);
+    dst += done * rows * 4;
+    src += done * 4;
+    n -= done;
+  }
+  ops->transpose(dst, rows, src, row_stride, ops->computed, rows, n);
 }
 
 #endif

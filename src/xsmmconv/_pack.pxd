@@ -27,10 +27,37 @@ cdef extern from "_pack.h" nogil:
         void (*border)(void* dst, const char* src, const char* weights, const border_tap* taps,
                        Py_ssize_t count, Py_ssize_t width) noexcept nogil
 
+    ctypedef struct rows_ahead:
+        const char* read
+        Py_ssize_t read_stride
+        char* write
+        Py_ssize_t write_stride
+        Py_ssize_t rows
+        Py_ssize_t stored
+    ctypedef void (*products_t)(
+        const void* weights, const void* source, void* dst, const unsigned long long* count,
+        const unsigned long long* weight, const unsigned long long* place,
+        Py_ssize_t n, Py_ssize_t step, Py_ssize_t to, const rows_ahead* ahead) noexcept nogil
+    ctypedef struct lane_ops:
+        products_t set
+        products_t add
+        products_t set_odd
+        products_t add_odd
+        void (*dots)(void* sums, const void* a, const void* b, Py_ssize_t n, Py_ssize_t taps,
+                     Py_ssize_t spacing, Py_ssize_t step) noexcept nogil
+
     const pack_ops* pack_ops_of(int dtype, bint wide)
+    const lane_ops* lane_ops_of(int dtype, bint wide)
+    void transpose_paired(void* dst, const char* src, Py_ssize_t row_stride, Py_ssize_t rows,
+                          Py_ssize_t n)
+    void transpose_rounded(void* dst, Py_ssize_t ldo, char* src, Py_ssize_t n,
+                           Py_ssize_t lanes)
+    void pair_lanes(void* panel, Py_ssize_t distance, Py_ssize_t n)
     void interleave(char* dst, const char* src, Py_ssize_t row_stride, Py_ssize_t rows,
                     Py_ssize_t n, const pack_ops* ops)
     void load_pairs(void* dst, const char* even, const char* odd, Py_ssize_t stride, Py_ssize_t n)
+    void load_pairs_together(void* dst, Py_ssize_t ldo, const char* even, const char* odd,
+                             Py_ssize_t planes, Py_ssize_t n, Py_ssize_t cols)
     void pair_taps(char* dst, const char* src, Py_ssize_t spacing, Py_ssize_t n)
     void narrow(char* dst, const char* src, Py_ssize_t n)
     void scatter_pairs(void* dst, Py_ssize_t dst_k, const int64_t* tap, const char* src,

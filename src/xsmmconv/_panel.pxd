@@ -2,7 +2,8 @@
 from libc.stdint cimport int64_t
 
 from xsmmconv._pack cimport (
-    load_pairs, pack_ops, pack_ops_of, pair_taps, prefetch_row, scatter_pairs,
+    load_pairs, load_pairs_together, pack_ops, pack_ops_of, pair_lanes, pair_taps, prefetch_row,
+    scatter_pairs, transpose_paired,
 )
 
 
@@ -70,30 +71,37 @@ cdef inline void load_span(const Span* span, const Operand* v, const char* row, 
         v.ops.load(place, row, v.stride_w * v.planes, span.count)
 
 
-cdef inline void load_window(const Window* win, const Operand* v, const char* row,
+cdef inline void load_window(const Window* win, const Operand* v, const char* row, bint pairs,
                              char* panel_row, int64_t m0, int64_t first, int64_t end) \
         noexcept nogil:
     cdef Span span = span_of(win, v, m0, first, end)
-    load_span(&span, v, row, False, False, panel_row)
+    load_span(&span, v, row, pairs, False, panel_row)
 
 
-cdef inline int64_t load_together(const Window* win, const Operand* v, const char* row,
+cdef inline int64_t load_together(const Window* win, const Operand* v, const char* row, bint pairs,
                                   char* panel_row, int64_t m0, int64_t width) noexcept nogil:
     """All windows that hold neighbours, where they all are in the source: a matrix, transposed."""
+    cdef const char* first
+    cdef char* place
     cdef int64_t planes = v.planes, n = win.together, w
     cdef int64_t at = (m0 + win.shift) * planes + win.plane, room = v.width - at - n
     cdef int64_t lo = 0 if at >= 0 else (planes - 1 - at) // planes
     cdef int64_t hi = min(width, room // planes + 1 if room >= 0 else 0)
     transpose = v.ops.transpose if v.ops.computed > 2 else v.ops.transpose_out
     if lo < hi:
-        transpose(panel_row + (win.position + lo) * v.ops.computed,
-                  win[1].position - win.position, row + (at + lo * planes) * v.stride_w,
-                  planes * v.stride_w, v.stride_w, hi - lo, n)
+        place = panel_row + (win.position + lo) * v.ops.computed
+        first = row + (at + lo * planes) * v.stride_w
+        if pairs:
+            load_pairs_together(place, win[1].position - win.position, first, first + v.stride_c,
+                                planes, hi - lo, n)
+        else:
+            transpose(place, win[1].position - win.position, first, planes * v.stride_w,
+                      v.stride_w, hi - lo, n)
     else:
         lo = hi = width
     for w in range(n):
-        load_window(win + w, v, row, panel_row, m0, 0, lo)
-        load_window(win + w, v, row, panel_row, m0, hi, width)
+        load_window(win + w, v, row, pairs, panel_row, m0, 0, lo)
+        load_window(win + w, v, row, pairs, panel_row, m0, hi, width)
     return n
 
 
@@ -131,7 +139,6 @@ cdef inline void pack_panel(const Panel* p, const Operand* v, char* panel, int64
     cdef const char* row
     cdef char* panel_row
     cdef bint plain = v.stride_w == v.ops.stored
-    cdef bint neighbours = plain and not p.pairs
     cdef Span span
     if pack_neighbours(p, v, panel, n, c0, channels, m0, fewer):
         return
@@ -148,8 +155,8 @@ cdef inline void pack_panel(const Panel* p, const Operand* v, char* panel, int64
                              (p.windows[0].width - fewer) * v.stride_w)
         w = 0
         while w < p.n_windows:  # all windows of a row while it is in L1
-            if neighbours and p.windows[w].together > 2:
-                w += load_together(p.windows + w, v, row, panel_row, m0,
+            if plain and p.windows[w].together > 2 and c + p.pairs < channels:
+                w += load_together(p.windows + w, v, row, p.pairs, panel_row, m0,
                                    p.windows[w].width - fewer)
                 continue
             if p.n_windows > 1:
@@ -188,3 +195,21 @@ cdef inline void pack_transposed(const Panel* p, const Operand* v, char* panel, 
             else:
                 v.ops.transpose(place, column, first, v.stride_c, v.stride_w * v.planes, channels,
                                 hi - lo)
+
+
+cdef inline void pack_lanes(const Panel* p, const Operand* v, char* panel, int64_t n,
+                            int64_t lanes, int64_t c0, int64_t channels, int64_t m0,
+                            int64_t positions, int64_t distance) noexcept nogil:
+    """The same for channels that are the lanes, one vector a position. With a `distance`, these are
+    pairs of BF16 with the one so many positions further on."""
+    cdef Span span
+    if distance == 1 == p.n_windows and v.planes == 1 and v.stride_w == v.ops.stored:
+        span = span_of(p.windows, v, m0, 0, positions)
+        if span.count > 0:
+            transpose_paired(panel + span.place * lanes,
+                             v.data + n * v.stride_n + c0 * v.stride_c + span.source, v.stride_c,
+                             channels, span.count)
+        return
+    pack_transposed(p, v, panel, n, 1, lanes, c0, channels, m0)
+    if distance:
+        pair_lanes(panel, distance * lanes, positions * lanes)

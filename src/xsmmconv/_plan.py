@@ -22,6 +22,12 @@ from xsmmconv._blocking import (
     ceil_div,
     correlate_blocking,
     multiply_pairs,
+    phases_as_filters,
+)
+from xsmmconv._blocking_depthwise import (
+    channels_in_lanes,
+    depthwise_blocking,
+    depthwise_weight_blocking,
 )
 from xsmmconv._blocking_weight import WeightShape, lanes_from, weight_blocking, windows_in_lanes
 from xsmmconv._errors import UnsupportedError
@@ -42,6 +48,8 @@ _DTYPES = {
     "float64": (1, 8, 8, "float64"),
     "bfloat16": (2, 2, 4, "float32"),
 }
+# Channels in the lanes are no matrix product: these take the place of kernels.
+_ROUTINES = {"float32 depthwise": 0, "float64 depthwise": 1, "bfloat16 depthwise": 3}
 PASSES = ("forward", "backward_data", "backward_weight")
 _CACHED_PLANS = 1024
 # A plan writes down every tap, block of channels and tile of a border; so many take minutes.
@@ -104,6 +112,10 @@ def forget_row_lengths() -> None:
 
 
 def _kernel(kind, m, n, k, lda, ldb, ldc, beta, ahead=False):
+    if kind in _ROUTINES:
+        from xsmmconv._correlate import products
+
+        return products(_ROUTINES[kind], k, beta)
     return _dispatch.dispatch_gemm(m, n, k, lda, ldb, ldc, kind, beta, ahead)
 
 
@@ -145,6 +157,8 @@ class Plan:
         code, stored, computed, _ = _DTYPES[p.dtype]
         self._code, self._same_type = code, stored == computed
         self._item = computed
+        # LIBXSMM could emulate its kernels, but our own routines are machine code.
+        self._native_bf16 = self._machine.bf16 and _dispatch.bf16_kernels()
         self.computed_dtype = np.dtype("f8" if computed == 8 else "f4")
         # Waking a thread costs some microseconds.
         self.most_threads = max(1, self.multiply_adds // THREAD_WORK)
@@ -174,20 +188,27 @@ class Plan:
         direct_out = self._same_type and all(phase.step == 1 for phase in phases)
         direct_source = self._same_type and self._in_place
         known_source = direct_source and _may_depend_on(source_width)
-        pairs = multiply_pairs(C, K, phases, self._machine)
+        merged = phases_as_filters(phases, C, K)
+        pairs = multiply_pairs(C, K * max(1, len(merged)), phases, self._machine)
+        if pairs == "taps":
+            merged = ()
+        planes = p.s if forward else 1
+        depthwise = C == K == 1 and self._depthwise(phases, planes)
+        if depthwise:
+            pairs = "taps" if self._native_bf16 else ""
         rounded_out = bool(pairs) and all(phase.step == 1 for phase in phases)
         known_out = (direct_out or rounded_out) and _may_depend_on(out_width)
         shape = CorrelateShape(
             max(1, p.N),
-            p.g,
+            1 if depthwise else p.g,
             C,
             pairs == "channels",
             pairs == "taps",
             ceil_div(C, 2) if pairs == "channels" else C,
-            K,
+            p.g if depthwise else K,
             phases,
             source_width,
-            p.s if forward else 1,
+            planes,
             out_width,
             self._item,
             self._same_type,
@@ -196,8 +217,13 @@ class Plan:
             rounded_out,
             known_source,
             known_out,
+            depthwise,
         )
-        self._blocking = correlate_blocking(shape, self._machine)
+        choose = depthwise_blocking if depthwise else correlate_blocking
+        if merged:
+            one = replace(phases[0], first=0, step=1)
+            shape = replace(shape, K=K * len(merged), phases=(one,), merged=merged)
+        self._blocking = choose(shape, self._machine)
         if self._blocking.lists == "taps":
             self._check_tiles(phases, _CALL * ceil_div(shape.C, self._blocking.cb))
         else:
@@ -206,9 +232,16 @@ class Plan:
         self._program = lower_correlate(shape, self._blocking, p.S, natural, _kernel)
         if self._program.weight.packed:
             # Forward and backward data can have the same layout, with the two axes swapped.
-            self.pack_key = self.pass_, shape.pairs, str(self._program.weight)
+            pairs = shape.pairs, self._program.pair_lanes[1]
+            self.pack_key = self.pass_, *pairs, str(self._program.weight)
         self.engine = Correlate(
-            shape, self._blocking, self._program, p.S, not forward, self._code, self._code
+            shape,
+            self._blocking,
+            self._program,
+            p.S,
+            not (forward or depthwise),
+            self._code,
+            self._code,
         )
 
     def _make_weight_gradient(self):
@@ -219,13 +252,15 @@ class Plan:
         C, K, S, s, W = p.C // p.g, p.K // p.g, p.S, p.s, p.W
         if windows:  # x[n, 0, q s + t] = a matrix of positions q and channels t, with one tap
             C, S, s, W = S, 1, 1, p.Q
+        phases = forward_phases(W, S, p.Q, s, p.d, p.pl)
+        depthwise = p.C == p.K == p.g and self._depthwise(phases, s, weights=True)
         self._lanes = "x" if windows else lanes_from(K, C, self._item, self._machine.vector_bytes)
         filters = self._lanes == "grad_out"
         direct_rows = self._in_place and (self._same_type or self._machine.bf16)
         shape = WeightShape(
             max(1, p.N),
-            p.g,
-            K if filters else C,
+            1 if depthwise else p.g,
+            (K if filters else C) * (p.g if depthwise else 1),
             C if filters else K,
             S,
             weight_phases(W, S, p.Q, s, p.d, p.pl, self._lanes),
@@ -235,8 +270,11 @@ class Plan:
             self._same_type,
             direct_rows,
             direct_rows and _may_depend_on(W if filters else p.Q),
+            depthwise,
+            depthwise and self._native_bf16,
         )
-        self._blocking = weight_blocking(shape, self._machine)
+        choose = depthwise_weight_blocking if depthwise else weight_blocking
+        self._blocking = choose(shape, self._machine)
         if windows:
             reasons = (f"one channel: its {p.S} taps are the lanes", *self._blocking.reasons)
             self._blocking = replace(self._blocking, reasons=reasons)
@@ -251,6 +289,12 @@ class Plan:
             self._code,
             windows,
         )
+
+    def _depthwise(self, phases, planes, weights=False):
+        """Whether the channels of groups that have a single one, and one filter, are the lanes."""
+        kind = "bfloat16" if self._native_bf16 else "float64" if self._item == 8 else "float32"
+        found = self.problem.g, phases, planes, self._item, kind, self._machine
+        return channels_in_lanes(*found, weights)
 
     def _check_tiles(self, phases, steps):
         """Check the length of a plan whose tiles take `steps` each, besides one for each tap."""

@@ -289,19 +289,25 @@ static XC_AVX512 void transpose_tall_f32(void* dst, ptrdiff_t ldo, const char* s
 /* Whole vectors of rows that follow each other, of few columns: the taps of filters, or the phases
  * of a stride. The elements of a column are so far apart that each vector of the source has some. */
 static inline __attribute__((always_inline)) XC_AVX512 void transpose_few(
-    float* to, ptrdiff_t ldo, const float* src, ptrdiff_t rows, const int cols) {
+    float* to, ptrdiff_t ldo, const char* src, ptrdiff_t rows, const int cols, const int widen) {
   const __m512i row = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  __m512i place[6];
-  __mmask16 in[6][6];
+  const ptrdiff_t vector = widen ? 32 : 64;
+  __m512i place[7];
+  __mmask16 in[7][7];
   for (int j = 0; j < cols; j++) {
     place[j] = _mm512_add_epi32(_mm512_mullo_epi32(row, _mm512_set1_epi32(cols)),
                                 _mm512_set1_epi32(j));
     for (int k = 0; k < cols; k++)
       in[j][k] = _mm512_cmpeq_epi32_mask(_mm512_srli_epi32(place[j], 4), _mm512_set1_epi32(k));
   }
-  for (ptrdiff_t i = 0; i < rows; i += 16, to += 16, src += 16 * cols) {
-    __m512 v[6];
-    for (int k = 0; k < cols; k++) v[k] = _mm512_loadu_ps(src + 16 * k);
+  for (ptrdiff_t i = 0; i < rows; i += 16, to += 16, src += cols * vector) {
+    __m512 v[7];
+    for (int k = 0; k < cols; k++)
+      if (widen)
+        v[k] = _mm512_castsi512_ps(_mm512_slli_epi32(
+            _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)(src + k * vector))), 16));
+      else
+        v[k] = _mm512_loadu_ps(src + k * vector);
     for (int j = 0; j < cols; j++) {
       __m512 one = _mm512_permutexvar_ps(place[j], v[0]);
       for (int k = 1; k < cols; k++)
@@ -310,27 +316,80 @@ static inline __attribute__((always_inline)) XC_AVX512 void transpose_few(
     }
   }
 }
-static XC_AVX512 void transpose_few_f32(float* to, ptrdiff_t ldo, const float* src, ptrdiff_t rows,
-                                        ptrdiff_t cols) {
-  if (cols == 2) transpose_few(to, ldo, src, rows, 2);
-  if (cols == 3) transpose_few(to, ldo, src, rows, 3);
-  if (cols == 4) transpose_few(to, ldo, src, rows, 4);
-  if (cols == 5) transpose_few(to, ldo, src, rows, 5);
-  if (cols == 6) transpose_few(to, ldo, src, rows, 6);
-}
+#define XC_TRANSPOSE_FEW(NAME, WIDEN)                                                            \
+  static XC_AVX512 void transpose_few_##NAME(float* to, ptrdiff_t ldo, const char* src,          \
+                                             ptrdiff_t rows, ptrdiff_t cols) {                   \
+    if (cols == 2) transpose_few(to, ldo, src, rows, 2, WIDEN);                                  \
+    if (cols == 3) transpose_few(to, ldo, src, rows, 3, WIDEN);                                  \
+    if (cols == 4) transpose_few(to, ldo, src, rows, 4, WIDEN);                                  \
+    if (cols == 5) transpose_few(to, ldo, src, rows, 5, WIDEN);                                  \
+    if (cols == 6) transpose_few(to, ldo, src, rows, 6, WIDEN);                                  \
+    if (cols == 7) transpose_few(to, ldo, src, rows, 7, WIDEN);                                  \
+  }
+XC_TRANSPOSE_FEW(f32, 0)
+XC_TRANSPOSE_FEW(bf16, 1)
 static void transpose_f32_512(void* dst, ptrdiff_t ldo, const char* src, ptrdiff_t row_stride,
                               ptrdiff_t col_stride, ptrdiff_t rows, ptrdiff_t cols) {
   const ptrdiff_t whole = rows - rows % 16;
   if (rows > 8 && cols >= 16 && col_stride == 4) {
     transpose_tall_f32(dst, ldo, src, row_stride, rows, cols);
-  } else if (whole && cols > 1 && cols <= 6 && col_stride == 4 && row_stride == 4 * cols) {
-    transpose_few_f32((float*)dst, ldo, (const float*)(const void*)src, whole, cols);
+  } else if (whole && cols > 1 && cols <= 7 && col_stride == 4 && row_stride == 4 * cols) {
+    transpose_few_f32((float*)dst, ldo, src, whole, cols);
     if (whole < rows)
       transpose_f32((float*)dst + whole, ldo, src + whole * row_stride, row_stride, 4,
                     rows - whole, cols);
   } else {
     transpose_f32(dst, ldo, src, row_stride, col_stride, rows, cols);
   }
+}
+static void transpose_bf16_512(void* dst, ptrdiff_t ldo, const char* src, ptrdiff_t row_stride,
+                               ptrdiff_t col_stride, ptrdiff_t rows, ptrdiff_t cols) {
+  ptrdiff_t whole = 0;
+  if (cols > 1 && cols <= 7 && col_stride == 2 && row_stride == 2 * cols) {
+    whole = rows - rows % 16;
+    transpose_few_bf16((float*)dst, ldo, src, whole, cols);
+  }
+  if (whole < rows)
+    transpose_bf16((float*)dst + whole, ldo, src + whole * row_stride, row_stride, col_stride,
+                   rows - whole, cols);
+}
+
+/* The other way round: to[i*rows + r] = src[r*row + i] for few rows and n columns, as many at a time as
+ * make whole vectors. Returns how many are done. Stores with masks would take longer. */
+static inline __attribute__((always_inline)) XC_AVX512 ptrdiff_t interleave_few(
+    float* to, const float* src, ptrdiff_t row, const int rows, ptrdiff_t n) {
+  __m512i column[8];
+  __mmask16 in[8][8];
+  ptrdiff_t i = 0;
+  for (int k = 0; k < rows; k++) {
+    int32_t at[16];
+    for (int j = 0; j < 16; j++) at[j] = (16 * k + j) / rows;
+    column[k] = _mm512_loadu_si512(at);
+    for (int r = 0; r < rows; r++) {
+      in[k][r] = 0;
+      for (int j = 0; j < 16; j++) in[k][r] |= (__mmask16)(((16 * k + j) % rows == r) << j);
+    }
+  }
+  for (; i + 16 <= n; i += 16, to += 16 * rows) {
+    __m512 v[8];
+    for (int r = 0; r < rows; r++) v[r] = _mm512_loadu_ps(src + r * row + i);
+    for (int k = 0; k < rows; k++) {
+      __m512 one = _mm512_permutexvar_ps(column[k], v[0]);
+      for (int r = 1; r < rows; r++)
+        one = _mm512_mask_permutexvar_ps(one, in[k][r], column[k], v[r]);
+      _mm512_storeu_ps(to + 16 * k, one);
+    }
+  }
+  return i;
+}
+static XC_AVX512 ptrdiff_t interleave_few_f32(float* to, const float* src, ptrdiff_t row,
+                                              ptrdiff_t rows, ptrdiff_t n) {
+  if (rows == 3) return interleave_few(to, src, row, 3, n);
+  if (rows == 4) return interleave_few(to, src, row, 4, n);
+  if (rows == 5) return interleave_few(to, src, row, 5, n);
+  if (rows == 6) return interleave_few(to, src, row, 6, n);
+  if (rows == 7) return interleave_few(to, src, row, 7, n);
+  return 0;
 }
 
 /* dst[i][r] = src[i + (stack-1-r)*lag] for n positions of `bytes` each (a multiple of 4). */

@@ -13,8 +13,10 @@ cimport numpy as cnp
 
 from xsmmconv._kernel cimport kernel_t
 from xsmmconv._memory cimport Scratch, copy_rows, operand
-from xsmmconv._pack cimport pack_ops, pack_ops_of, stack_lanes
-from xsmmconv._panel cimport Operand, Panel, Window, pack_panel
+from xsmmconv._pack cimport (
+    lane_ops, lane_ops_of, pack_ops, pack_ops_of, pair_lanes, stack_lanes, transpose_paired,
+)
+from xsmmconv._panel cimport Operand, Panel, Window, pack_lanes, pack_panel
 from xsmmconv._team cimport TEAM_SHARES, team_divide, team_next, team_of, team_share
 
 from xsmmconv._dispatch import vector_bytes
@@ -87,11 +89,14 @@ cdef struct Table:
     int64_t stacked_bytes  # and stacked
     int64_t finished     # row channels that are stored together
     bint lanes_are_filters
+    bint depthwise       # each lane has a row channel of its own
+    bint pairs           # and positions are pairs with the next ones, of BF16
     bint windows         # lanes are the taps of one channel, which lie beside each other
     bint at_once         # one slot, and a short one: an item stores its sums itself
     bint filled_up       # the last block of lanes has more in its kernels than are used
     const pack_ops* ops
     const pack_ops* pair_ops
+    const lane_ops* lane_ops
 
 
 cdef struct Arrays:
@@ -162,8 +167,13 @@ cdef int64_t run_tile(const Table* t, Tile* tile, int64_t n_lanes, int64_t n_row
         kernel = call.kernel[2 * last_r + last_l]
         n = call.last_n if last_r else call.n
         if call.by_taps == 2:
-            t.ops.dots(sums + call.c, lanes + call.a, rows + call.b, call.positions, n, call.first)
-            work += n * call.positions
+            if t.depthwise:
+                t.lane_ops.dots(sums + call.c, lanes + call.a, rows + call.b, call.positions, n,
+                                call.first, t.row_planes)
+            else:
+                t.ops.dots(sums + call.c, lanes + call.a, rows + call.b, call.positions, n,
+                           call.first)
+            work += n_lanes * n * call.positions
             continue
         for r in range(n_rows if call.by_taps else 1):
             kernel(lanes + call.a, rows + r * row_bytes + call.b, sums + r * sums_bytes + call.c,
@@ -192,12 +202,16 @@ cdef int64_t run_lanes(const Table* t, const Arrays* v, const Item* it, Segment*
             if t.lb == 1:  # nothing to transpose
                 ops.load(transposed + j * next_row, source, lane.stride_w * t.lane_planes,
                          seg.width + halo)
+            elif t.pairs and lane.stride_w * t.lane_planes == ops.stored:
+                transpose_paired(transposed, source, lane.stride_c, lanes, seg.width)
             elif seg.width + halo == 1:
                 ops.load(transposed + j * next_row, source, lane.stride_c, lanes)
             else:
                 ops.transpose(transposed + j * next_row, t.lb, source, lane.stride_c,
                               lane.stride_w * t.lane_planes, lanes, seg.width + halo)
             source += lane.stride_n
+        if t.pairs and lane.stride_w * t.lane_planes != ops.stored:
+            pair_lanes(transposed, t.lb, seg.width * t.lb)
         if halo:
             matrix = transposed - t.stacked_bytes
             stack_lanes(matrix, transposed, t.stack, t.lag, seg.width, bytes)
@@ -254,6 +268,8 @@ cdef int64_t run_item(const Table* t, const Arrays* v, int64_t index, char* scra
     memset(total, 0, block * size)
     if t.filled_up:  # nobody uses the sums of these lanes, but denormals there would cost time
         memset(transposed, 0, t.lanes_bytes)
+        if t.depthwise:
+            memset(panel, 0, t.panel.row * size)
     if not direct:
         memset(sums, 0, block * size)
     for i in range(first, end):
@@ -265,7 +281,12 @@ cdef int64_t run_item(const Table* t, const Arrays* v, int64_t index, char* scra
             s += 1
         seg = &t.segments[s]
         m = seg.start + (in_n - before) * seg.width
-        if t.tiles[seg.tile].packed:
+        if t.depthwise:
+            pack_lanes(&t.panel, row, panel, n, t.lb, it.l_block * t.lb,
+                       min(t.lb, t.lanes - it.l_block * t.lb), m * t.row_planes,
+                       t.panel.row // t.lb, t.row_planes if t.pairs else 0)
+            work += run_lanes(t, v, &it, seg, panel, 0, n, m, transposed, sums)
+        elif t.tiles[seg.tile].packed:
             raw.ops = t.pair_ops if t.tiles[seg.tile].pairs else t.ops
             for j in range(t.nb):
                 pack_panel(&t.panel, &raw, panel + t.panel.row // t.nb * j * raw.ops.computed,
@@ -350,6 +371,10 @@ cdef class WeightGradient:
         t.panel.windows = <Window*> copy_rows(
             window_rows(program.panel, sh.row_planes), sizeof(Window) // 8)
         t.panel.n_windows, t.panel.row = len(program.panel.windows), program.panel.row
+        t.depthwise, t.pairs = sh.depthwise, sh.lane_pairs
+        if t.depthwise:
+            t.panel.row = bl.lb * sum([w.width for w in program.panel.windows])
+        t.lane_ops = lane_ops_of(3 if t.pairs else dtype, self.wide)
         t.panel.pairs = t.panel.tap_pairs = False
         t.offsets_a = <unsigned long long*> copy_rows(program.offsets_a, 1)
         t.offsets_b = <unsigned long long*> copy_rows(program.offsets_b, 1)
@@ -361,7 +386,8 @@ cdef class WeightGradient:
         t.stack, t.lag, t.nb = bl.stack, program.lag, bl.nb
         t.lanes_bytes = t.nb * t.ops.computed * t.lb * (t.tile + (t.stack - 1) * t.lag)
         t.stacked_bytes = t.ops.computed * t.lb * t.tile * t.stack if t.stack > 1 else 0
-        t.l_blocks, t.filled_up = bl.l_blocks, sh.lanes % bl.lb != bl.last_lb
+        t.l_blocks = bl.l_blocks
+        t.filled_up = sh.lanes % bl.lb != (0 if sh.depthwise else bl.last_lb)
         t.all_l_blocks = (t.lanes + t.lb - 1) // t.lb
         t.all_r_blocks = (t.rows + t.rb - 1) // t.rb
         t.tiles_per_n = sum([seg[3] for seg in program.segments])
@@ -395,7 +421,7 @@ cdef class WeightGradient:
         if self.in_place and not cnp.PyArray_ISCARRAY_RO(row_array):
             return -1
         v.lane = operand(lane_array, t.lane_planes, t.ops)
-        v.row = operand(row_array, t.row_planes, t.ops)
+        v.row = operand(row_array, 1 if t.depthwise else t.row_planes, t.ops)
         if t.windows:
             v.lane.stride_c = v.lane.stride_w
         v.out_ops = pack_ops_of(out_dtype, self.wide)

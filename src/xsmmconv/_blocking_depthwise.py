@@ -1,0 +1,131 @@
+"""The choices for depthwise convolutions, whose filters have a channel each; see _blocking.py.
+
+With the channels of several groups in the lanes, no vector lies on two lines of the cache, short
+rows are as good as long ones, and BF16 is multiplied in pairs. But the rows and the results are
+transposed, which costs as much as a dozen taps.
+"""
+
+from __future__ import annotations
+
+from math import gcd
+
+from xsmmconv._blocking import (
+    ITEMS,
+    CorrelateBlocking,
+    CorrelateShape,
+    Machine,
+    ceil_div,
+    even_parts,
+    longest,
+    round_up,
+)
+from xsmmconv._blocking_weight import WeightBlocking, WeightShape
+from xsmmconv._geometry import Phase, interior
+
+# Positions of a tile: with its panel it stays in L1.
+_COLUMNS = 256
+# Bytes of rows and results that the last cache may hold.
+_CACHED = 2**24
+# So many multiply-adds a row costs where its columns are the lanes, before the first of a tap.
+_ROW = 4000
+# Taps from which on channels are faster, by what is multiplied.
+_TAPS = {"float32": 16, "float64": 28, "bfloat16": 4}
+_WEIGHT_TAPS = {"float32": 10, "float64": 20, "bfloat16": 1}
+
+
+def channels_in_lanes(
+    groups: int,
+    phases: tuple[Phase, ...],
+    planes: int,
+    item: int,
+    kind: str,
+    m: Machine,
+    weights: bool = False,
+) -> bool:
+    """Whether they are, for one channel and one filter per group. `kind` is the type that is
+    multiplied. All numbers are from measurements of either way."""
+    width, _, reach = longest(phases)
+    taps = max((sum(len(run.taps) for run in phase.runs) for phase in phases), default=0)
+    panel = (min(_COLUMNS, width) + reach * planes) * m.vector_bytes
+    if groups < m.vector_bytes // item or panel > m.l1_bytes:
+        return False
+    enough = (_WEIGHT_TAPS if weights else _TAPS)[kind]
+    if all(a == 0 and b == phase.count for phase in phases for a, b in [interior(phase)]):
+        enough += 4  # no borders, which take longer as columns
+    enough += 3 * (m.vector_bytes < 64)
+    if reach >= taps:  # dilated
+        enough += 10
+    if planes > 1 or len(phases) > 1:  # a stride, of which columns make planes, and phases rows
+        enough -= 10 if planes > 1 else 4
+    filled = groups * item / round_up(groups * item, m.vector_bytes)
+    return filled**2 * (taps + _ROW / max(1, width)) >= enough
+
+
+def depthwise_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
+    width, taps, _ = longest(sh.phases)
+    block = 24 if m.vector_bytes == 64 else 12  # columns that the routines compute together
+    # Where each column of a row has a phase, a tile has all of them.
+    step = sh.phases[0].step if sh.phases else 1
+    whole = len(sh.phases) == step > 1
+    columns = max(block, _COLUMNS // max(step if whole else 1, sh.planes))
+    tile = round_up(even_parts(width, columns), block if width > columns else 8)
+    reasons = [
+        f"{sh.K} filters of one channel each, {taps} taps: channels in the lanes",
+        "panel: transposed, for one block of channels at a time",
+        "compact tile, then the rows",
+    ]
+    # From memory, rows come faster that way; from a cache, a little slower.
+    size = sh.N * sh.K * (sh.source_width + sh.out_width) * (sh.item if sh.same_type else 2)
+    fetched = sh.planes == 1 and not whole and size > _CACHED
+    if fetched:
+        reasons.append("what the next tile reads, and this one writes, is fetched meanwhile")
+    if sh.tap_pairs:
+        reasons.insert(1, "k = 2 taps of BF16 (FP32 for an odd one)")
+    return CorrelateBlocking(
+        "taps",
+        "channels",
+        nb=1,
+        packed=True,
+        direct=False,
+        rounded=False,
+        tile=tile,
+        border=min(block, tile),
+        vector=1,
+        kb=m.vector_bytes // sh.item,
+        cb=1,
+        chunk=tile,
+        reasons=tuple(reasons),
+        interleaved=whole,
+        fetched=fetched,
+    )
+
+
+def depthwise_weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
+    width, taps, _ = longest(sh.phases)
+    lb = m.vector_bytes // sh.item
+    tiles = max(1, sh.N * ceil_div(width, _COLUMNS))
+    # As in weight_blocking: a slot has a thousand positions at least, and as many tiles as others.
+    most = max(1, sh.N * width // 2**10)
+    slots = min(ceil_div(ITEMS, ceil_div(sh.lanes, lb)), tiles, most)
+    slots = 1 << max(1, slots).bit_length() - 1
+    tile = max(1, even_parts(max(1, width), _COLUMNS, slots // gcd(sh.N, slots)))
+    reasons = [f"channels in the lanes, each with one of x: dot products of rows, {taps} taps"]
+    if sh.lane_pairs:
+        reasons.append("k = 2 positions of BF16 (FP32 for an odd one)")
+    return WeightBlocking(
+        "dots",
+        pairs=False,
+        packed=True,
+        tile=tile,
+        border=tile,
+        step=tile,
+        stack=1,
+        nb=1,
+        lb=lb,
+        last_lb=sh.lanes % lb,
+        l_blocks=1,
+        rb=1,
+        slots=slots,
+        flush=max(1, 2**14 // tile),
+        reasons=tuple(reasons),
+    )

@@ -1,0 +1,111 @@
+"""Depthwise convolutions: channels in the lanes, or columns."""
+
+import numpy as np
+import problems
+import pytest
+from problems import BFLOAT16, FORWARD, OPERATIONS, PASSES, call, integer_operands
+
+import xsmmconv
+from xsmmconv import reference
+from xsmmconv._text import parse
+
+CONFORMER = "n2c48k48s31psameg48w600"
+
+
+def plan(line, pass_, dtype="float32"):
+    p = parse(line)
+    return xsmmconv.plan(pass_, p.x_shape, p.weight_shape, dtype=dtype, **p.parameters)
+
+
+def in_lanes(found):
+    return any("depthwise" in kernel[0] for kernel in found._program.kernels) or (
+        found._blocking.lists == "dots" and found._blocking.lb > 1
+    )
+
+
+@pytest.mark.parametrize("pass_", PASSES)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("n2c256k256s45psameg256w600", True),
+        ("n64c64k64s3p1g64w16", True),  # few taps, but short rows
+        ("n2c64k64s2g64w9000", False),  # few taps and long rows
+        ("n2c64k64s9d100g64w9000", False),  # what a tile reads would not stay in L1
+        ("n2c3k3s31psameg3w600", False),  # fewer channels than lanes
+        ("n2c64k128s31psameg64w600", False),  # two filters for a channel
+    ],
+)
+def test_which_are_in_the_lanes(line, expected, dtype, pass_):
+    assert in_lanes(plan(line, pass_, dtype)) == expected
+
+
+def test_the_choice_is_described():
+    assert "channels in the lanes" in plan(CONFORMER, "forward").describe()
+    assert "channels in the lanes" in plan(CONFORMER, "backward_weight").describe()
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+@pytest.mark.parametrize("dtype", problems.DTYPES, ids=str)
+def test_rows_from_memory(operation, dtype):
+    """Large ones are fetched ahead."""
+    problem = parse("n1c24k24s40psameg24w230000")
+    if operation is FORWARD:
+        assert plan("n1c24k24s40psameg24w230000", "forward", dtype.name)._blocking.fetched
+    first, second, _ = integer_operands(problem, operation, dtype)
+    expected = problems.rounded(call(reference, operation, problem, first, second), dtype)
+    got = call(xsmmconv, operation, problem, first, second, threads=2)
+    problems.assert_equal(got, expected, problem, operation, dtype)
+
+
+@pytest.mark.parametrize("line", [CONFORMER, "n2c40k40s9st3p4g40w301", "n3c33k33s12d2p6g33w90"])
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+@pytest.mark.parametrize("dtype", problems.DTYPES, ids=str)
+def test_views(line, operation, dtype):
+    """Channels-last, reversed and every second column: any strides."""
+    problem = parse(line)
+    operands = integer_operands(problem, operation, dtype)[:2]
+    expected = call(xsmmconv, operation, problem, *operands)
+    for view in (
+        lambda a: np.ascontiguousarray(a.transpose(0, 2, 1)).transpose(0, 2, 1),
+        lambda a: a[::-1, ::-1, ::-1].copy()[::-1, ::-1, ::-1],
+        lambda a: np.repeat(a, 2, axis=2)[:, :, ::2],
+    ):
+        for which in (0, 1):
+            views = list(operands)
+            views[which] = view(operands[which])
+            got = call(xsmmconv, operation, problem, *views)
+            problems.assert_bitwise_equal(got, expected, problem, operation, dtype)
+
+
+@pytest.mark.parametrize("line", [CONFORMER, "n1c40k40s9st2p4g40w800"])
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+@pytest.mark.parametrize("dtype", problems.DTYPES, ids=str)
+def test_threads_and_bias(line, operation, dtype):
+    problem = parse(line)
+    first, second = problems.real_operands(problem, operation, dtype)[:2]
+    options = {}
+    if operation.takes_bias:
+        bias = np.linspace(-1, 1, problems.bias_shape(problem, operation)[0]).astype(dtype)
+        options = {"bias": bias, "activation": "relu"}
+    one = call(xsmmconv, operation, problem, first, second, threads=1, **options)
+    bound = problems.most_terms(problem, operation) * np.finfo("float32").eps
+    exact = problems.finish(call(reference, operation, problem, first, second), **options)
+    scale = np.abs(exact).max()
+    tolerance = (2**-8 if dtype == BFLOAT16 else bound) * scale
+    assert np.abs(one.astype(float) - exact).max() <= tolerance
+    for threads in 2, 3:
+        again = call(xsmmconv, operation, problem, first, second, threads=threads, **options)
+        problems.assert_bitwise_equal(again, one, problem, operation, threads)
+
+
+@pytest.mark.parametrize("dtype", problems.DTYPES, ids=str)
+def test_a_layer_packs_them_once(dtype):
+    problem = parse(CONFORMER)
+    x, weight, _ = integer_operands(problem, FORWARD, dtype)
+    layer = xsmmconv.Conv1d(weight, padding="same", groups=48)
+    got = layer(x)
+    problems.assert_bitwise_equal(got, call(xsmmconv, FORWARD, problem, x, weight))
+    back = layer.backward_data(got, x.shape[-1])
+    expected = xsmmconv.conv1d_backward_data(got, weight, x.shape[-1], padding="same", groups=48)
+    problems.assert_bitwise_equal(back, expected)
