@@ -210,8 +210,11 @@ static inline void interleave(char* dst, const char* src, ptrdiff_t row_stride, 
     }
     return;
   }
-  if (ops->transpose == transpose_f32_512) {
-    const ptrdiff_t done = interleave_few_f32((float*)dst, (const float*)src, row_stride / 4, rows, n);
+  if (ops->computed == 4 && rows < 8) {
+    const ptrdiff_t done =
+        ops->transpose == transpose_f32_512
+            ? interleave_few_f32((float*)dst, (const float*)src, row_stride / 4, rows, n)
+            : interleave_few_avx2((float*)dst, (const float*)src, row_stride / 4, rows, n);
     dst += done * rows * 4;
     src += done * 4;
     n -= done;

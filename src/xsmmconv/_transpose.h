@@ -392,6 +392,19 @@ static XC_AVX512 ptrdiff_t interleave_few_f32(float* to, const float* src, ptrdi
   return 0;
 }
 
+/* The same with AVX2, for up to 8 rows: what a store writes beyond its column, the next one overwrites. */
+static ptrdiff_t interleave_few_avx2(float* to, const float* src, ptrdiff_t row, ptrdiff_t rows,
+                                     ptrdiff_t n) {
+  ptrdiff_t i = 0;
+  for (; i + 16 <= n; i += 8) {
+    __m256 r[8];
+    for (int k = 0; k < 8; k++) r[k] = _mm256_loadu_ps(src + (k < rows ? k : rows - 1) * row + i);
+    transpose8(r);
+    for (int k = 0; k < 8; k++) _mm256_storeu_ps(to + (i + k) * rows, r[k]);
+  }
+  return i;
+}
+
 /* dst[i][r] = src[i + (stack-1-r)*lag] for n positions of `bytes` each (a multiple of 4). */
 static inline void stack_lanes(char* dst, const char* src, ptrdiff_t stack, ptrdiff_t lag,
                                ptrdiff_t n, ptrdiff_t bytes) {
