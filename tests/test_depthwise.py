@@ -40,6 +40,13 @@ def test_which_are_in_the_lanes(line, expected, dtype, pass_):
     assert in_lanes(plan(line, pass_, dtype)) == expected
 
 
+@pytest.mark.parametrize("stride", [2, 7, 16, 60, 1000])
+@pytest.mark.parametrize("pass_", PASSES)
+def test_scratch_stays_small(stride, pass_):
+    line = f"n2c64k64s9st{stride}p4g64w{40 * stride + 1}"
+    assert plan(line, pass_).engine.scratch_bytes <= 2**19
+
+
 def test_the_choice_is_described():
     assert "channels in the lanes" in plan(CONFORMER, "forward").describe()
     assert "channels in the lanes" in plan(CONFORMER, "backward_weight").describe()

@@ -127,12 +127,54 @@ static XC_AVX512_16 void transpose_round_512(void* dst, ptrdiff_t ldo, const cha
                     cols);
 }
 
+/* 32 rows that follow each other, of few columns: see transpose_few. */
+static inline __attribute__((always_inline)) XC_AVX512_16 void transpose_few_u16(
+    uint16_t* to, ptrdiff_t ldo, const char* src, ptrdiff_t rows, const int cols) {
+  __m512i place[7];
+  __mmask32 in[7][7];
+  for (int j = 0; j < cols; j++) {
+    uint16_t at[32];
+    for (int i = 0; i < 32; i++) at[i] = (uint16_t)(i * cols + j);
+    place[j] = _mm512_loadu_si512(at);
+    for (int k = 0; k < cols; k++)
+      in[j][k] =
+          _mm512_cmpeq_epi16_mask(_mm512_srli_epi16(place[j], 5), _mm512_set1_epi16((short)k));
+  }
+  for (ptrdiff_t i = 0; i < rows; i += 32, to += 32, src += 64 * cols) {
+    __m512i v[7];
+    for (int k = 0; k < cols; k++) v[k] = _mm512_loadu_si512(src + 64 * k);
+    for (int j = 0; j < cols; j++) {
+      __m512i one = _mm512_permutexvar_epi16(place[j], v[0]);
+      for (int k = 1; k < cols; k++)
+        one = _mm512_mask_permutexvar_epi16(one, in[j][k], place[j], v[k]);
+      _mm512_storeu_si512(to + j * ldo, one);
+    }
+  }
+}
+static XC_AVX512_16 ptrdiff_t transpose_some_u16(uint16_t* to, ptrdiff_t ldo, const char* src,
+                                                 ptrdiff_t rows, ptrdiff_t cols) {
+  rows -= rows % 32;
+  if (cols == 2) transpose_few_u16(to, ldo, src, rows, 2);
+  if (cols == 3) transpose_few_u16(to, ldo, src, rows, 3);
+  if (cols == 4) transpose_few_u16(to, ldo, src, rows, 4);
+  if (cols == 5) transpose_few_u16(to, ldo, src, rows, 5);
+  if (cols == 6) transpose_few_u16(to, ldo, src, rows, 6);
+  if (cols == 7) transpose_few_u16(to, ldo, src, rows, 7);
+  return cols > 1 && cols < 8 ? rows : 0;
+}
+
 /* dst[col*ldo + row] = src[row][col], as they are; the columns are neighbours. */
 static XC_AVX512_16 void transpose_u16(void* dst, ptrdiff_t ldo, const char* src,
                                        ptrdiff_t row_stride, ptrdiff_t col_stride, ptrdiff_t rows,
                                        ptrdiff_t cols) {
-  uint16_t* const to = (uint16_t*)dst;
+  uint16_t* to = (uint16_t*)dst;
   (void)col_stride;
+  if (row_stride == 2 * cols) {
+    const ptrdiff_t done = transpose_some_u16(to, ldo, src, rows, cols);
+    to += done;
+    src += done * row_stride;
+    rows -= done;
+  }
   for (ptrdiff_t j = 0; j < cols; j += 8) {
     const ptrdiff_t nc = cols - j < 8 ? cols - j : 8;
     const __mmask8 mask = (__mmask8)((1u << nc) - 1);

@@ -46,7 +46,8 @@ def channels_in_lanes(
     multiplied. All numbers are from measurements of either way."""
     width, _, reach = longest(phases)
     taps = max((sum(len(run.taps) for run in phase.runs) for phase in phases), default=0)
-    panel = (min(_COLUMNS, width) + reach * planes) * m.vector_bytes
+    step = max(planes, len(phases))
+    panel = (min(width, _columns(step, m)) * step + reach * planes) * m.vector_bytes
     if groups < m.vector_bytes // item or panel > m.l1_bytes:
         return False
     enough = (_WEIGHT_TAPS if weights else _TAPS)[kind]
@@ -61,13 +62,23 @@ def channels_in_lanes(
     return filled**2 * (taps + _ROW / max(1, width)) >= enough
 
 
+def _block(m: Machine) -> int:
+    """Columns that the routines compute together."""
+    return 24 if m.vector_bytes == 64 else 12
+
+
+def _columns(step: int, m: Machine) -> int:
+    """Columns of a tile, of which each is `step` positions."""
+    return max(_block(m), _COLUMNS // max(1, step))
+
+
 def depthwise_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
     width, taps, _ = longest(sh.phases)
-    block = 24 if m.vector_bytes == 64 else 12  # columns that the routines compute together
+    block = _block(m)
     # Where each column of a row has a phase, a tile has all of them.
     step = sh.phases[0].step if sh.phases else 1
     whole = len(sh.phases) == step > 1
-    columns = max(block, _COLUMNS // max(step if whole else 1, sh.planes))
+    columns = _columns(max(step if whole else 1, sh.planes), m)
     tile = round_up(even_parts(width, columns), block if width > columns else 8)
     reasons = [
         f"{sh.K} filters of one channel each, {taps} taps: channels in the lanes",
@@ -103,12 +114,13 @@ def depthwise_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
 def depthwise_weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
     width, taps, _ = longest(sh.phases)
     lb = m.vector_bytes // sh.item
-    tiles = max(1, sh.N * ceil_div(width, _COLUMNS))
+    columns = min(_COLUMNS, m.l2_bytes // 4 // (sh.row_planes * m.vector_bytes))
+    tiles = max(1, sh.N * ceil_div(width, columns))
     # As in weight_blocking: a slot has a thousand positions at least, and as many tiles as others.
     most = max(1, sh.N * width // 2**10)
     slots = min(ceil_div(ITEMS, ceil_div(sh.lanes, lb)), tiles, most)
     slots = 1 << max(1, slots).bit_length() - 1
-    tile = max(1, even_parts(max(1, width), _COLUMNS, slots // gcd(sh.N, slots)))
+    tile = max(1, even_parts(max(1, width), columns, slots // gcd(sh.N, slots)))
     reasons = [f"channels in the lanes, each with one of x: dot products of rows, {taps} taps"]
     if sh.lane_pairs:
         reasons.append("k = 2 positions of BF16 (FP32 for an odd one)")

@@ -321,7 +321,7 @@ cdef class Correlate:
         t.phases = <Phase*> copy_rows(program.phases, sizeof(Phase) // 8)
         t.border_taps = <border_tap*> copy_rows(program.border_taps, sizeof(border_tap) // 8)
         t.panel.windows = <Window*> copy_rows(
-            window_rows(source, sh.planes), sizeof(Window) // 8)
+            window_rows(source, sh.planes, 2 if wide else 3), sizeof(Window) // 8)
         t.panel.n_windows, t.panel.row = len(source.windows), source.row
         t.offsets_a = <unsigned long long*> copy_rows(program.offsets_a, 1)
         t.offsets_b = <unsigned long long*> copy_rows(program.offsets_b, 1)

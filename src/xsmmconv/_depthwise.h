@@ -77,9 +77,11 @@ typedef struct {
   }
 
 XC_DOTS(f32, float, 8, __m256, _mm256_setzero_ps, _mm256_set1_ps, _mm256_loadu_ps,
-        _mm256_storeu_ps, _mm256_fmadd_ps, _mm256_blendv_ps, first8, _mm256_maskload_ps, _mm256_maskstore_ps)
+        _mm256_storeu_ps, _mm256_fmadd_ps, _mm256_blendv_ps, first8, _mm256_maskload_ps,
+        _mm256_maskstore_ps)
 XC_DOTS(f64, double, 4, __m256d, _mm256_setzero_pd, _mm256_set1_pd, _mm256_loadu_pd,
-        _mm256_storeu_pd, _mm256_fmadd_pd, _mm256_blendv_pd, first4, _mm256_maskload_pd, _mm256_maskstore_pd)
+        _mm256_storeu_pd, _mm256_fmadd_pd, _mm256_blendv_pd, first4, _mm256_maskload_pd,
+        _mm256_maskstore_pd)
 
 /* A tap and 16 columns are one masked step. */
 static XC_AVX512 void border_f32_512(void* dst, const char* src, const char* weights,
@@ -104,10 +106,10 @@ static XC_AVX512 void border_f32_512(void* dst, const char* src, const char* wei
 
 /* ---- channels in the lanes ------------------------------------------------------------------- */
 
-/* A position of a panel is a vector, of channels or of pairs of BF16: of what the position holds, and
- * of what the next tap reads (in dots: the next position). Of an odd number one is left over, the
- * first of the last pair. It is multiplied as FP32, since a zero beside it would turn an infinity
- * into a NaN. */
+/* A position of a panel is a vector, of channels or of pairs of BF16: of what the position holds,
+ * and of what the next tap reads (in dots: the next position). Of an odd number one is left over,
+ * the first of the last pair. It is multiplied as FP32, since a zero beside it would turn an
+ * infinity into a NaN. */
 
 /* The sum of a*b in FP32, FP64, and of pairs and their first halves. */
 #define XC_FMA_8F(sum, a, b) _mm256_fmadd_ps(a, b, sum)
@@ -155,14 +157,14 @@ static inline void fetch(const rows_ahead* ahead, ptrdiff_t column, ptrdiff_t co
 /* Loops of a known length are to be registers. */
 #define XC_UNROLL _Pragma("GCC unroll 32")
 
-/* dst[m*to] (+)= sum_i weights_i * source_i[m*step] for n positions m; the i-th of `count` weights and
- * sources lie at offsets in bytes, as for a kernel. If it is `odd`, the last one is single. */
+/* dst[m*to] (+)= sum_i weights_i * source_i[m*step] for n positions m; the i-th of `count` weights
+ * and sources lie at offsets in bytes, as for a kernel. If it is `odd`, the last one is single. */
 #define XC_PRODUCTS(NAME, TARGET, VECTOR, BLOCK, MULTIPLY, SINGLE)                               \
-  static inline __attribute__((always_inline)) TARGET void products_block_##NAME(             \
+  static inline __attribute__((always_inline)) TARGET void products_block_##NAME(                \
       const char* weights, const char* source, VECTOR* dst, ptrdiff_t count,                     \
       const unsigned long long* weight, const unsigned long long* place, const int n,            \
       ptrdiff_t step, ptrdiff_t to, int add, int odd) {                                          \
-    VECTOR sum[BLOCK];                                                                             \
+    VECTOR sum[BLOCK];                                                                           \
     XC_UNROLL for (int m = 0; m < n; m++) sum[m] = add ? dst[m * to] : (VECTOR){0};              \
     for (ptrdiff_t i = 0; i < count - odd; i++) {                                                \
       const VECTOR w = *(const VECTOR*)(weights + weight[i]);                                    \
@@ -176,27 +178,30 @@ static inline void fetch(const rows_ahead* ahead, ptrdiff_t column, ptrdiff_t co
     }                                                                                            \
     XC_UNROLL for (int m = 0; m < n; m++) dst[m * to] = sum[m];                                  \
   }                                                                                              \
-  static inline __attribute__((always_inline)) TARGET void products_##NAME(                   \
+  static inline __attribute__((always_inline)) TARGET void products_##NAME(                      \
       const char* weights, const char* source, VECTOR* dst, ptrdiff_t count,                     \
       const unsigned long long* weight, const unsigned long long* place, ptrdiff_t n,            \
       ptrdiff_t step, ptrdiff_t to, const rows_ahead* ahead, int add, int odd) {                 \
     const ptrdiff_t bytes = step * (ptrdiff_t)sizeof(VECTOR), all = n;                           \
-    for (; n >= BLOCK && step <= 2; n -= BLOCK, dst += BLOCK * to, source += BLOCK * bytes) {                \
-      fetch(ahead, all - n, BLOCK);                                                                \
+    const ptrdiff_t whole = step <= 2 ? n - n % BLOCK : 0;                                       \
+    for (; n > all - whole; n -= BLOCK, dst += BLOCK * to, source += BLOCK * bytes) {            \
+      fetch(ahead, all - n, BLOCK);                                                              \
       if (step == 1) /* distances known to the compiler */                                       \
-        products_block_##NAME(weights, source, dst, count, weight, place, BLOCK, 1, to, add, odd);  \
+        products_block_##NAME(weights, source, dst, count, weight, place, BLOCK, 1, to, add,     \
+                              odd);                                                              \
       else                                                                                       \
-        products_block_##NAME(weights, source, dst, count, weight, place, BLOCK, 2, to, add, odd);  \
+        products_block_##NAME(weights, source, dst, count, weight, place, BLOCK, 2, to, add,     \
+                              odd);                                                              \
     }                                                                                            \
     for (; n >= 8; n -= 8, dst += 8 * to, source += 8 * bytes)                                   \
       products_block_##NAME(weights, source, dst, count, weight, place, 8, step, to, add, odd);  \
     for (; n > 0; n--, dst += to, source += bytes)                                               \
       products_block_##NAME(weights, source, dst, count, weight, place, 1, step, to, add, odd);  \
   }                                                                                              \
-  XC_PRODUCTS_AS(set_##NAME, TARGET, NAME, 0, 0)                                                         \
+  XC_PRODUCTS_AS(set_##NAME, TARGET, NAME, 0, 0)                                                 \
   XC_PRODUCTS_AS(add_##NAME, TARGET, NAME, 1, 0)
-#define XC_PRODUCTS_AS(AS, TARGET, NAME, ADD, ODD)                                                       \
-  static TARGET void products_##AS(                                                           \
+#define XC_PRODUCTS_AS(AS, TARGET, NAME, ADD, ODD)                                               \
+  static TARGET void products_##AS(                                                              \
       const void* weights, const void* source, void* dst, const unsigned long long* count,       \
       const unsigned long long* weight, const unsigned long long* place, ptrdiff_t n,            \
       ptrdiff_t step, ptrdiff_t to, const rows_ahead* ahead) {                                   \
@@ -204,14 +209,14 @@ static inline void fetch(const rows_ahead* ahead, ptrdiff_t column, ptrdiff_t co
                     ADD, ODD);                                                                   \
   }
 
-/* sums[j] += sum_i a[i] * b[i*step + j*spacing] for n positions i and `taps` neighbouring taps j. Some
- * taps, or positions, at a time, so that there are enough sums to add to in turns. EACH: positions
- * of an element. */
-#define XC_DOTS_OF_LANES(NAME, TARGET, VECTOR, BLOCK, EACH, MULTIPLY, SINGLE)                                   \
-  static inline __attribute__((always_inline)) TARGET void dots_of_block_##NAME(              \
+/* sums[j] += sum_i a[i] * b[i*step + j*spacing] for n positions i and `taps` neighbouring taps j.
+ * Some taps, or positions, at a time, so that there are enough sums to add to in turns. EACH:
+ * positions of an element. */
+#define XC_DOTS_OF_LANES(NAME, TARGET, VECTOR, BLOCK, EACH, MULTIPLY, SINGLE)                    \
+  static inline __attribute__((always_inline)) TARGET void dots_of_block_##NAME(                 \
       VECTOR* sums, const VECTOR* a, const VECTOR* b, ptrdiff_t n, const int taps,               \
       const int together, ptrdiff_t spacing, ptrdiff_t step) {                                   \
-    VECTOR sum[BLOCK][4];                                                                          \
+    VECTOR sum[BLOCK][4];                                                                        \
     ptrdiff_t i = 0;                                                                             \
     for (int j = 0; j < taps; j++)                                                               \
       for (int u = 0; u < together; u++) sum[j][u] = (VECTOR){0};                                \
@@ -232,7 +237,7 @@ static inline void fetch(const rows_ahead* ahead, ptrdiff_t column, ptrdiff_t co
       sums[j] += sum[j][0];                                                                      \
     }                                                                                            \
   }                                                                                              \
-  static TARGET void dots_of_lanes_##NAME(void* result, const void* lanes, const void* rows,  \
+  static TARGET void dots_of_lanes_##NAME(void* result, const void* lanes, const void* rows,     \
                                              ptrdiff_t n, ptrdiff_t taps, ptrdiff_t spacing,     \
                                              ptrdiff_t step) {                                   \
     VECTOR* sums = (VECTOR*)result;                                                              \
@@ -260,8 +265,8 @@ XC_DOTS_OF_LANES(16f, XC_AVX512, __m512_u, 16, 1, XC_FMA_16F, XC_FMA_16F)
 XC_DOTS_OF_LANES(8d, XC_AVX512, __m512d_u, 16, 1, XC_FMA_8D, XC_FMA_8D)
 XC_DOTS_OF_LANES(pairs, XC_AVX512, __m512_u, 16, 2, XC_FMA_PAIRS, XC_FMA_FIRST)
 
-/* Pairs in place of n elements of FP32 that are BF16 with zeros behind: each with the one `distance`
- * further on (or back), and with a zero where there is none. n is a multiple of a vector. */
+/* Pairs in place of n elements of FP32 that are BF16 with zeros behind: each with the one
+ * `distance` further on (or back), or with a zero. n is a multiple of a vector. */
 static XC_AVX512_16 void pair_lanes(void* panel, ptrdiff_t distance, ptrdiff_t n) {
   uint32_t* const v = (uint32_t*)panel;
   const ptrdiff_t step = distance > 0 ? 16 : -16;
@@ -273,9 +278,9 @@ static XC_AVX512_16 void pair_lanes(void* panel, ptrdiff_t distance, ptrdiff_t n
   }
 }
 
-/* dst[i][r] = (src[r][i], src[r][i + 1]) for n columns that are neighbours of up to 16 rows, and a zero
- * beside the last one. Two of them are an element of 32 bits, which is transposed; those between
- * are put together from two such. */
+/* dst[i][r] = (src[r][i], src[r][i + 1]) for n columns that are neighbours of up to 16 rows, and a
+ * zero beside the last one. Two of them are an element of 32 bits, which is transposed; those
+ * between are put together from two such. */
 static XC_AVX512_16 void transpose_paired(void* dst, const char* src, ptrdiff_t row_stride,
                                           ptrdiff_t rows, ptrdiff_t n) {
   uint32_t* const to = (uint32_t*)dst;
@@ -295,8 +300,8 @@ static XC_AVX512_16 void transpose_paired(void* dst, const char* src, ptrdiff_t 
   }
 }
 
-/* dst[r*ldo + i] = src[i][r], rounded to BF16, for n positions of `lanes` rows; ldo is even. Rounded, two
- * positions are an element of 32 bits, too. What src holds is lost. */
+/* dst[r*ldo + i] = src[i][r], rounded to BF16, for n positions of `lanes` rows; ldo is even.
+ * Rounded, two positions are an element of 32 bits, too. What src holds is lost. */
 static XC_AVX512_16 void transpose_rounded(void* dst, ptrdiff_t ldo, char* src, ptrdiff_t n,
                                            ptrdiff_t lanes) {
   const __m512i beside = _mm512_or_si512(
@@ -314,7 +319,7 @@ static XC_AVX512_16 void transpose_rounded(void* dst, ptrdiff_t ldo, char* src, 
   if (n % 2) transpose_round((uint16_t*)dst + n - 1, ldo, src + 64 * (n - 1), 64, 4, 1, lanes);
 }
 
-/* ---- the table -------------------------------------------------------------------------------- */
+/* ---- the table ------------------------------------------------------------------------------- */
 
 typedef struct {
   products_t set; /* results are overwritten, */

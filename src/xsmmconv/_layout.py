@@ -39,9 +39,10 @@ class SourceLayout:
     pairs: int = 0  # where pairs of an element and the one a tap further on begin, if there are any
 
 
-def window_rows(layout: SourceLayout, planes: int) -> list[tuple[int, ...]]:
+def window_rows(layout: SourceLayout, planes: int, least: int) -> list[tuple[int, ...]]:
     """The windows for the engines, each with the number of those from it on that hold neighbours in
-    the source and are equally far apart in the panel: together they are a matrix, transposed."""
+    the source and are equally far apart in the panel: `least` of them or more are a matrix
+    together, transposed."""
     windows, rows = layout.windows, []
     for i, w in enumerate(windows):
         together = 1
@@ -51,6 +52,7 @@ def window_rows(layout: SourceLayout, planes: int) -> list[tuple[int, ...]]:
             if not near or other.width != w.width or other.position - w.position != n * step:
                 break
             together += 1
+        together = together if together >= least else 1
         rows.append((w.plane, w.shift, w.width, w.position, together))
     return rows
 
@@ -126,7 +128,7 @@ def _panel(runs: Sequence[Run], columns: int, split_taps: bool, line: int) -> So
     merged.sort(key=lambda m: (m[1], m[0]))  # in the order of the source
     # Neighbours that are equally wide are loaded together.
     reaches = [hi - lo for _, lo, hi in merged] or [0]
-    several = len({plane for plane, _, _ in merged}) == len(merged) > 2
+    several = len({plane for plane, _, _ in merged}) == len(merged) > 1
     if several and max(reaches) - min(reaches) <= columns // 8:
         merged = [[plane, lo, lo + max(reaches)] for plane, lo, _ in merged]
     for plane, lo, hi in merged:

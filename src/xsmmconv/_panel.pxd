@@ -155,7 +155,7 @@ cdef inline void pack_panel(const Panel* p, const Operand* v, char* panel, int64
                              (p.windows[0].width - fewer) * v.stride_w)
         w = 0
         while w < p.n_windows:  # all windows of a row while it is in L1
-            if plain and p.windows[w].together > 2 and c + p.pairs < channels:
+            if plain and p.windows[w].together > 1 and c + p.pairs < channels:
                 w += load_together(p.windows + w, v, row, p.pairs, panel_row, m0,
                                    p.windows[w].width - fewer)
                 continue

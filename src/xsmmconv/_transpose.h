@@ -354,8 +354,8 @@ static void transpose_bf16_512(void* dst, ptrdiff_t ldo, const char* src, ptrdif
                    rows - whole, cols);
 }
 
-/* The other way round: to[i*rows + r] = src[r*row + i] for few rows and n columns, as many at a time as
- * make whole vectors. Returns how many are done. Stores with masks would take longer. */
+/* The other way round: to[i*rows + r] = src[r*row + i] for few rows and n columns, as many at a time
+ * as make whole vectors. Returns how many are done. Stores with masks would take longer. */
 static inline __attribute__((always_inline)) XC_AVX512 ptrdiff_t interleave_few(
     float* to, const float* src, ptrdiff_t row, const int rows, ptrdiff_t n) {
   __m512i column[8];
@@ -392,7 +392,8 @@ static XC_AVX512 ptrdiff_t interleave_few_f32(float* to, const float* src, ptrdi
   return 0;
 }
 
-/* The same with AVX2, for up to 8 rows: what a store writes beyond its column, the next one overwrites. */
+/* The same with AVX2, for up to 8 rows: what a store writes beyond its column, the next one
+ * overwrites. */
 static ptrdiff_t interleave_few_avx2(float* to, const float* src, ptrdiff_t row, ptrdiff_t rows,
                                      ptrdiff_t n) {
   ptrdiff_t i = 0;
