@@ -62,11 +62,18 @@ def draw_problem(rng):
         elif special < 0.45:
             wide, limit = int(rng.integers(300, 1500)), 30 * budget
             C, K = g * int(rng.integers(8, 25)), g * int(rng.integers(8, 25))
+        elif special < 0.6:  # depthwise
+            g = C = K = 7 + some(rng, 64)
+            wide = int(rng.integers(0, 600)) if rng.random() < 0.5 else 0
         s = some(rng, 7) if rng.random() < 0.5 else 1
         d = some(rng, 2**33 if rng.random() < 0.05 else 40)
         span = d * (S - 1) + 1
         pl, pr = (int(rng.integers(0, span + 4)) if rng.random() < 0.6 else 0 for _ in "lr")
         W = max(1, span - pl - pr) + some(rng, 3000) - 1 + wide
+        if special > 0.95:  # the decoder of a filter bank, whose phases all read the same inputs
+            s, d, pl, pr = int(rng.integers(2, 9)), 1, 0, 0
+            C, K, S = g * some(rng, 8), g * some(rng, 80), s * some(rng, 5)
+            W = S + s * (60 + some(rng, 300))
         problem = ProblemLine(int(rng.integers(1, 5)), C, K, S, W, s, d, pl, pr, g)
         largest = max(np.prod(problem.x_shape), np.prod(problem.y_shape))
         if problem.N * K * (C // g) * S * problem.Q <= limit and largest <= 2**18:
