@@ -56,9 +56,9 @@ def test_the_choice_is_described():
 @pytest.mark.parametrize("dtype", problems.DTYPES, ids=str)
 def test_rows_from_memory(operation, dtype):
     """Large ones are fetched ahead."""
-    problem = parse("n1c24k24s40psameg24w230000")
+    problem = parse("n1c32k32s40psameg32w40000")
     if operation is FORWARD:
-        assert plan("n1c24k24s40psameg24w230000", "forward", dtype.name)._blocking.fetched
+        assert plan("n1c32k32s40psameg32w40000", "forward", dtype.name)._blocking.fetched
     first, second, _ = integer_operands(problem, operation, dtype)
     expected = problems.rounded(call(reference, operation, problem, first, second), dtype)
     got = call(xsmmconv, operation, problem, first, second, threads=2)

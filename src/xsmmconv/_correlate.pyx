@@ -173,8 +173,11 @@ cdef int64_t run_segment(const Table* t, const Arrays* v, Phase* phase, Segment*
     if t.depthwise:
         ahead.rows, ahead.stored = filters if t.fetched else 0, stored
         ahead.read_stride, ahead.write_stride = v.source.stride_c, row_bytes
-        ahead.read = (v.source.data + n * v.source.stride_n + k0 * v.source.stride_c
-                      + (m0 + t.panel.windows[0].width + t.panel.windows[0].shift) * stored)
+        ahead.read = v.source.data + n * v.source.stride_n + k0 * v.source.stride_c
+        if m0 + t.chunk < phase.count:
+            ahead.read += (m0 + t.panel.windows[0].width + t.panel.windows[0].shift) * stored
+        else:  # the next block of channels
+            ahead.read += t.kb * v.source.stride_c
     for i in range(max(0, (m0 - seg.start + seg.width - 1) // seg.width), end):
         m = seg.start + i * seg.width
         out = (v.out + (n * t.groups * t.K + first) * row_bytes
@@ -320,8 +323,10 @@ cdef class Correlate:
         t.segments = <Segment*> copy_rows(program.segments, sizeof(Segment) // 8)
         t.phases = <Phase*> copy_rows(program.phases, sizeof(Phase) // 8)
         t.border_taps = <border_tap*> copy_rows(program.border_taps, sizeof(border_tap) // 8)
+        # Matrices of two columns: vectors of 32 bits have a routine of their own.
+        least = 2 if wide and sh.item == 4 else 3
         t.panel.windows = <Window*> copy_rows(
-            window_rows(source, sh.planes, 2 if wide else 3), sizeof(Window) // 8)
+            window_rows(source, sh.planes, least), sizeof(Window) // 8)
         t.panel.n_windows, t.panel.row = len(source.windows), source.row
         t.offsets_a = <unsigned long long*> copy_rows(program.offsets_a, 1)
         t.offsets_b = <unsigned long long*> copy_rows(program.offsets_b, 1)

@@ -200,14 +200,11 @@ static inline void prefetch_row(const char* p, ptrdiff_t n) {
 /* dst[i*rows + r] = src[r][i] for n columns of the computing type. */
 static inline void interleave(char* dst, const char* src, ptrdiff_t row_stride, ptrdiff_t rows,
                               ptrdiff_t n, const pack_ops* ops) {
-  if (rows == 2 && ops->computed == 4) { /* shuffles, where masks would store so few elements */
-    float* restrict out = (float*)(void*)dst;
-    const float* const even = (const float*)src;
-    const float* const odd = (const float*)(src + row_stride);
-    for (ptrdiff_t i = 0; i < n; i++) {
-      out[2 * i] = even[i];
-      out[2 * i + 1] = odd[i];
-    }
+  if (rows == 2) { /* shuffles, where masks would store so few elements */
+    if (ops->computed == 4)
+      interleave_two_f32((float*)dst, (const float*)src, (const float*)(src + row_stride), n);
+    else
+      interleave_two_f64((double*)dst, (const double*)src, (const double*)(src + row_stride), n);
     return;
   }
   if (ops->computed == 4 && rows < 8) {

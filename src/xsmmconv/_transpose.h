@@ -392,7 +392,19 @@ static XC_AVX512 ptrdiff_t interleave_few_f32(float* to, const float* src, ptrdi
   return 0;
 }
 
-/* The same with AVX2, for up to 8 rows: what a store writes beyond its column, the next one
+/* Two rows, for which the compiler finds the shuffles. */
+#define XC_INTERLEAVE_TWO(NAME, COMPUTED)                                                        \
+  static void interleave_two_##NAME(COMPUTED* restrict to, const COMPUTED* even,                 \
+                                    const COMPUTED* odd, ptrdiff_t n) {                          \
+    for (ptrdiff_t i = 0; i < n; i++) {                                                          \
+      to[2 * i] = even[i];                                                                       \
+      to[2 * i + 1] = odd[i];                                                                    \
+    }                                                                                            \
+  }
+XC_INTERLEAVE_TWO(f32, float)
+XC_INTERLEAVE_TWO(f64, double)
+
+/* Few rows with AVX2: what a store writes beyond its column, the next one
  * overwrites. */
 static ptrdiff_t interleave_few_avx2(float* to, const float* src, ptrdiff_t row, ptrdiff_t rows,
                                      ptrdiff_t n) {

@@ -368,8 +368,10 @@ cdef class WeightGradient:
         t.calls = <Call*> copy_rows(program.calls, sizeof(Call) // 8)
         t.tiles = <Tile*> copy_rows(program.tiles, sizeof(Tile) // 8)
         t.segments = <Segment*> copy_rows(program.segments, sizeof(Segment) // 8)
+        # Matrices of two columns: vectors of 32 bits have a routine of their own.
+        least = 2 if self.wide and sh.item == 4 else 3
         t.panel.windows = <Window*> copy_rows(
-            window_rows(program.panel, sh.row_planes, 2 if self.wide else 3), sizeof(Window) // 8)
+            window_rows(program.panel, sh.row_planes, least), sizeof(Window) // 8)
         t.panel.n_windows, t.panel.row = len(program.panel.windows), program.panel.row
         t.depthwise, t.pairs = sh.depthwise, sh.lane_pairs
         if t.depthwise:
