@@ -10,7 +10,7 @@ import problems
 import pytest
 
 import xsmmconv
-from xsmmconv import _dispatch, _geometry, _lower_correlate, _plan, reference
+from xsmmconv import _dispatch, _geometry, _layout, _lower_correlate, _plan, reference
 from xsmmconv._problem import PASSES
 from xsmmconv._text import parse
 from xsmmconv.bench import suites
@@ -419,3 +419,14 @@ def test_scratch_fits_however_far_apart_the_taps(dilation):
 def test_a_plan_that_would_not_end_is_refused(pass_, x_shape, weight_shape, named):
     with pytest.raises(xsmmconv.UnsupportedError, match=rf"{pass_} .*{named}.*268435456 is"):
         xsmmconv.plan(pass_, x_shape, weight_shape)
+
+
+@pytest.mark.parametrize(
+    ("S", "s", "together"),
+    [(8, 4, 4), (9, 4, 4), (7, 5, 5), (16, 8, 8), (3, 2, 2)],  # also with a tap more in some planes
+)
+def test_planes_are_loaded_together(S, s, together):
+    (phase,) = _geometry.forward_phases(4000, S, 900, s, 1, 0)
+    layout = _layout.panel(phase.runs, 256, True, 4)
+    assert _layout.window_rows(layout, s, 2)[0][-1] == together
+    assert _layout.window_rows(layout, s, together + 1)[0][-1] == 1
