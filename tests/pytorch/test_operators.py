@@ -330,6 +330,7 @@ class Convolved(torch.utils.data.Dataset):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # one CPU
 def test_in_forked_workers_of_a_loader():
     items = Convolved(xsmmconv.torch.Conv1d(4, 8, 15, padding="same"))
     expected = torch.stack([items[i] for i in range(len(items))])  # threads exist before the fork
