@@ -143,7 +143,8 @@ cdef void store_lanes(const Table* t, const Arrays* v, int64_t step, char* out, 
     cdef int64_t ldc = t.tile * t.lane_step
     cdef char* rows = compact + ldc * column
     for j in range(t.nb):
-        if t.pair_lanes and v.bias == NULL and not v.relu and step == 1 and t.out_width % 2 == 0:
+        if t.pair_lanes and v.bias == NULL and not v.relu and step == 1 and (
+                t.out_width % 2 == width % 2 == 0):
             transpose_rounded(out, t.out_width, compact, width, filters)
         elif v.bias == NULL and not v.relu and step == 1:
             t.out_ops.transpose_out(out + j * batch, t.out_width, compact + j * t.kb * size, column,

@@ -300,7 +300,7 @@ static XC_AVX512_16 void transpose_paired(void* dst, const char* src, ptrdiff_t 
   }
 }
 
-/* dst[r*ldo + i] = src[i][r], rounded to BF16, for n positions of `lanes` rows; ldo is even.
+/* dst[r*ldo + i] = src[i][r], rounded to BF16, for n positions of `lanes` rows; n and ldo are even.
  * Rounded, two positions are an element of 32 bits, too. What src holds is lost. */
 static XC_AVX512_16 void transpose_rounded(void* dst, ptrdiff_t ldo, char* src, ptrdiff_t n,
                                            ptrdiff_t lanes) {
@@ -316,7 +316,6 @@ static XC_AVX512_16 void transpose_rounded(void* dst, ptrdiff_t ldo, char* src, 
     _mm512_storeu_si512(src + 64 * i, _mm512_permutexvar_epi16(beside, both));
   }
   transpose_f32_512(dst, ldo / 2, src, 64, 4, half, lanes);
-  if (n % 2) transpose_round((uint16_t*)dst + n - 1, ldo, src + 64 * (n - 1), 64, 4, 1, lanes);
 }
 
 /* ---- the table ------------------------------------------------------------------------------- */
