@@ -46,7 +46,9 @@ DIRECTIVES |= dict.fromkeys(("boundscheck", "wraparound", "initializedcheck"), F
 
 # _dispatch alone links LIBXSMM, and it is baseline x86-64: it can be imported on any such
 # processor and says what is missing.
-FLAGS = dict.fromkeys(("_memory", "_correlate", "_weight_gradient", "_peak"), ENGINE)
+FLAGS = dict.fromkeys(
+    ("_memory", "_correlate", "_weight_gradient", "_row_gradient", "_peak"), ENGINE
+)
 MODULES = [
     Extension(
         f"xsmmconv.{name}",

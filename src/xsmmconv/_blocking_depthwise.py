@@ -28,7 +28,10 @@ _COLUMNS = 256
 _ROW = 5000
 # Taps from which on channels are faster, by what is multiplied.
 _TAPS = {"float32": 24, "float64": 34, "bfloat16": 9}
-_WEIGHT_TAPS = {"float32": 10, "float64": 28, "bfloat16": 1}
+# The same for weights. There, every tap of a row has sums to be added up, so the shorter it is, the
+# more each of them counts.
+_WEIGHT_ROW = 150
+_WEIGHT_TAPS = {"float32": 16, "float64": 40, "bfloat16": 23}
 
 
 def channels_in_lanes(
@@ -48,16 +51,21 @@ def channels_in_lanes(
     panel = (min(width, _columns(step, m)) * step + reach * planes) * m.vector_bytes
     if groups < m.vector_bytes // item or panel > m.l1_bytes:
         return False
-    enough = (_WEIGHT_TAPS if weights else _TAPS)[kind]
+    if weights:
+        worth, enough = taps * (1 + _WEIGHT_ROW / max(1, width)), _WEIGHT_TAPS[kind]
+    else:
+        worth, enough = taps + _ROW / max(1, width), _TAPS[kind]
     if all(a == 0 and b == phase.count for phase in phases for a, b in [interior(phase)]):
         enough += 4  # no borders, which take longer as columns
     enough += 3 * (m.vector_bytes < 64)
     if reach >= taps:  # dilated
-        enough += 10
-    if planes > 1 or len(phases) > 1:  # a stride, of which columns make planes, and phases rows
-        enough -= 10 if planes > 1 else 4
+        enough += 20 if weights else 10
+    if planes > 1 and not (weights and kind == "bfloat16"):  # a stride makes planes of columns,
+        enough -= 8 if weights else 10
+    elif len(phases) > 1:  # and rows of phases
+        enough -= 4
     filled = groups * item / round_up(groups * item, m.vector_bytes)
-    return filled**2 * (taps + _ROW / max(1, width)) >= enough
+    return filled**2 * worth >= enough
 
 
 def _block(m: Machine) -> int:
@@ -123,7 +131,7 @@ def depthwise_weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
     if sh.lane_pairs:
         reasons.append("k = 2 positions of BF16 (FP32 for an odd one)")
     return WeightBlocking(
-        "dots",
+        "depthwise",
         pairs=False,
         packed=True,
         tile=tile,

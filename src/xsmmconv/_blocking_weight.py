@@ -51,8 +51,8 @@ class WeightShape:
 
 @dataclass(frozen=True, slots=True)
 class WeightBlocking:
-    lists: str  # "taps": n = taps of one run and row channel, "unfolded": of all runs;
-    # "channels": n = row channels of one tap; "dots": one channel of each, and no matrix
+    lists: str  # "taps": n = taps of one run and row channel;
+    # "channels": n = row channels of one tap; "depthwise": one channel of each, and no matrix
     pairs: bool  # tiles that all taps use are multiplied as pairs of BF16 positions
     packed: bool
     tile: int  # positions reduced by one program
@@ -85,11 +85,11 @@ def windows_in_lanes(p: ConvProblem, item: int, m: Machine) -> bool:
     which there are more than there is of x, are read as they lie: to transpose them costs as much
     as some multiply-adds, of which each has only S."""
     whole = not p.pl and (p.Q - 1) * p.s + p.S <= p.W  # no window reaches beyond the row
-    if not (p.C == p.g == p.d == 1 and p.K >= 4 and p.S > 1 and whole):
+    if not (p.C == p.g == p.d == 1 and p.K >= 4 and p.S > 1 and p.s > 1 and whole):
         return False
     vector = m.vector_bytes // item
     empty = -p.S % vector / vector
-    return empty <= (0.3 if m.vector_bytes == 64 else 0.75) and (p.s > 1 or p.K != vector)
+    return empty <= (0.3 if m.vector_bytes == 64 else 0.75)
 
 
 def kernel_lanes(lanes: int, item: int, m: Machine) -> int:
@@ -149,11 +149,9 @@ def _weight_lists(
     vectors = ceil_div(lb, m.vector_bytes // sh.item)
     enough = 8 if vectors > 1 else 12
     by_taps = m.overlap and reach * sh.item < REACH_BYTES and taps >= min(sh.rows, enough)
-    unfolded = taps < 8 and len(sh.phases) == 1 and len(sh.phases[0].runs) > 1
     pairs = m.bf16
     if pairs:  # each row is a call
-        together = sh.taps if unfolded else taps
-        by_taps = by_taps and together > 2 * sh.rows and vectors * sh.rows < 8
+        by_taps = by_taps and taps > 2 * sh.rows and vectors * sh.rows < 8
     lists = "taps" if by_taps else "channels"
     reason = f"lists over positions, n = {lists}: {taps} taps against {sh.rows} channels"
     if pairs:
@@ -162,10 +160,6 @@ def _weight_lists(
         whole = all(len(run.taps) % stack == 0 for phase in sh.phases for run in phase.runs)
         lists = "taps" if by_taps and whole and taps >= 8 * stack else "channels"
         reason = f"lists over positions, each lane for {stack} taps, n = {lists}"
-    elif sh.lanes == sh.rows == 1:
-        return "dots", False, "one channel against one: dot products of rows"
-    elif lists == "taps" and unfolded:
-        return "unfolded", pairs, f"n = {sh.taps} taps, which have a window of the panel each"
     return lists, pairs, reason
 
 
@@ -218,7 +212,7 @@ def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
     lists, pairs, reason = _weight_lists(sh, m, lb, stack, taps, reach)
     good = _good_rows(sh, lists, pairs)
     one_tap = good and sh.taps == 1
-    in_place = (lists == "taps" and pairs) or (lists in ("taps", "dots") and sh.same_type)
+    in_place = lists == "taps" and (pairs or sh.same_type)
     in_place = sh.direct_rows and (sh.known_rows if good else in_place)
     packed = not in_place or sh.row_planes > 1
     l_blocks, rb = _row_block(sh, m, lb, one_tap)
@@ -230,8 +224,7 @@ def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
     l_parts = sh.groups * ceil_div(sh.lanes, lb)
     rb = min(rb, ceil_div(sh.rows * l_parts, parts))
     step = round_up(width, 1 + pairs) if width <= 128 else 64  # short rows in one step
-    windows = sh.taps if lists == "unfolded" else sh.row_planes
-    panel = m.l2_bytes // 4 // (sh.item * windows)  # columns of all row channels together
+    panel = m.l2_bytes // 4 // (sh.item * sh.row_planes)  # columns of all row channels together
     halo = min(reach, taps * step)  # taps far apart have windows of their own
     if one_tap:
         tile, blocks = _ONE_TAP_TILE, l_parts * ceil_div(sh.rows, rb)
@@ -248,7 +241,7 @@ def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
     tile = min(max(step, tile), round_up(width, step))
     # No sum may depend on whether rows are copied.
     room = min(m.l2_bytes // 8 // (lb * sh.item), panel // copied) // (step + halo)
-    nb = _batch_rows(sh, width, room) if width <= step and stack == 1 and lists != "dots" else 1
+    nb = _batch_rows(sh, width, room) if width <= step and stack == 1 else 1
     tiles = max(1, sh.N // nb * sum(ceil_div(phase.count, tile) for phase in sh.phases))
     slots = min(ceil_div(ITEMS, blocks), tiles, 2**26 // (size * sh.taps * sh.item), most_slots)
     slots = 1 << max(1, slots).bit_length() - 1

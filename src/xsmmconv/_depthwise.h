@@ -17,41 +17,9 @@ typedef struct {
   ptrdiff_t end;
 } border_tap;
 
-/* sums[j] += sum_i a[i] * b[i + j*spacing] for `taps` (1 to 4) neighbouring taps. */
-#define XC_DOTS(NAME, COMPUTED, V, VECTOR, ZERO, SET, LOAD, STORE, FMA, BLEND, FIRST, MASKLOAD,  \
-                MASKSTORE)                                                                       \
-  static inline __attribute__((always_inline)) void dots_block_##NAME(                           \
-      COMPUTED* sums, const COMPUTED* a, const COMPUTED* b, ptrdiff_t n, const int taps,         \
-      ptrdiff_t spacing) {                                                                       \
-    VECTOR acc[4][2];                                                                            \
-    COMPUTED part[V];                                                                            \
-    ptrdiff_t i = 0;                                                                             \
-    for (int j = 0; j < taps; j++) acc[j][0] = acc[j][1] = ZERO();                               \
-    for (; i + 2 * V <= n; i += 2 * V)                                                           \
-      for (int u = 0; u < 2; u++) {                                                              \
-        const VECTOR v = LOAD(a + i + u * V);                                                    \
-        for (int j = 0; j < taps; j++)                                                           \
-          acc[j][u] = FMA(v, LOAD(b + i + u * V + j * spacing), acc[j][u]);                      \
-      }                                                                                          \
-    for (int j = 0; j < taps; j++) {                                                             \
-      COMPUTED sum = 0;                                                                          \
-      for (ptrdiff_t k = i; k < n; k++) sum += a[k] * b[k + j * spacing];                        \
-      STORE(part, acc[j][0] + acc[j][1]);                                                        \
-      for (int k = 0; k < V; k++) sum += part[k];                                                \
-      sums[j] += sum;                                                                            \
-    }                                                                                            \
-  }                                                                                              \
-  static void dots_##NAME(void* sums, const void* a, const void* b, ptrdiff_t n, ptrdiff_t taps, \
-                          ptrdiff_t spacing) {                                                   \
-    COMPUTED* to = (COMPUTED*)sums;                                                              \
-    const COMPUTED* from = (const COMPUTED*)b;                                                   \
-    for (; taps >= 4; taps -= 4, to += 4, from += 4 * spacing)                                   \
-      dots_block_##NAME(to, (const COMPUTED*)a, from, n, 4, spacing);                            \
-    if (taps == 3) dots_block_##NAME(to, (const COMPUTED*)a, from, n, 3, spacing);               \
-    if (taps == 2) dots_block_##NAME(to, (const COMPUTED*)a, from, n, 2, spacing);               \
-    if (taps == 1) dots_block_##NAME(to, (const COMPUTED*)a, from, n, 1, spacing);               \
-  }                                                                                              \
-  /* dst[m] = sum of weight * src[m] over the taps that column m uses; others change nothing. */ \
+/* dst[m] = sum of weight * src[m] over the taps that column m uses; others change nothing. */
+#define XC_BORDER(NAME, COMPUTED, V, VECTOR, ZERO, SET, LOAD, FMA, BLEND, FIRST, MASKLOAD,       \
+                  MASKSTORE)                                                                     \
   static void border_##NAME(void* dst, const char* src, const char* weights,                     \
                             const border_tap* taps, ptrdiff_t count, ptrdiff_t width) {          \
     for (ptrdiff_t m = 0; m < width; m += 4 * V) {                                               \
@@ -76,12 +44,10 @@ typedef struct {
     }                                                                                            \
   }
 
-XC_DOTS(f32, float, 8, __m256, _mm256_setzero_ps, _mm256_set1_ps, _mm256_loadu_ps,
-        _mm256_storeu_ps, _mm256_fmadd_ps, _mm256_blendv_ps, first8, _mm256_maskload_ps,
-        _mm256_maskstore_ps)
-XC_DOTS(f64, double, 4, __m256d, _mm256_setzero_pd, _mm256_set1_pd, _mm256_loadu_pd,
-        _mm256_storeu_pd, _mm256_fmadd_pd, _mm256_blendv_pd, first4, _mm256_maskload_pd,
-        _mm256_maskstore_pd)
+XC_BORDER(f32, float, 8, __m256, _mm256_setzero_ps, _mm256_set1_ps, _mm256_loadu_ps,
+          _mm256_fmadd_ps, _mm256_blendv_ps, first8, _mm256_maskload_ps, _mm256_maskstore_ps)
+XC_BORDER(f64, double, 4, __m256d, _mm256_setzero_pd, _mm256_set1_pd, _mm256_loadu_pd,
+          _mm256_fmadd_pd, _mm256_blendv_pd, first4, _mm256_maskload_pd, _mm256_maskstore_pd)
 
 /* A tap and 16 columns are one masked step. */
 static XC_AVX512 void border_f32_512(void* dst, const char* src, const char* weights,

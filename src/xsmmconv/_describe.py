@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from xsmmconv._blocking import CorrelateBlocking
+from xsmmconv._blocking_rows import RowBlocking
 
 _SHOWN_SEGMENTS = 12
 
@@ -12,7 +13,8 @@ _SHOWN_SEGMENTS = 12
 def describe(plan) -> str:
     p, bl, program, engine = plan.problem, plan._blocking, plan._program, plan.engine
     m = plan._machine
-    families = ", ".join(sorted({kernel[0] for kernel in program.kernels}))
+    rows = isinstance(bl, RowBlocking)
+    families = "" if rows else ", ".join(sorted({kernel[0] for kernel in program.kernels}))
     lines = [
         f"{plan.pass_}: N={p.N} C={p.C} K={p.K} S={p.S} W={p.W} Q={p.Q} s={p.s} d={p.d} "
         f"pl={p.pl} pr={p.pr} groups={p.g} {p.dtype}",
@@ -32,18 +34,34 @@ def describe(plan) -> str:
         f"  work items        {engine.items}, more where threads outnumber them",
         f"  scratch           {engine.scratch_bytes:,} bytes per thread, "
         f"{engine.shared_bytes:,} shared",
-        f"  kernels           {len(program.kernels)}: (type, m, n, k, lda, ldb, ldc, beta, ahead)",
     ]
+    if rows:
+        return "\n".join(lines + _row_blocks(bl, program))
+    lines.append(
+        f"  kernels           {len(program.kernels)}: (type, m, n, k, lda, ldb, ldc, beta, ahead)"
+    )
     lines += [f"    {kernel}" for kernel in sorted(program.kernels, reverse=True)[:_SHOWN_SEGMENTS]]
     lines += _more(len(program.kernels))
     lines.append(f"  segments          {len(program.segments)}")
-    rows = _correlate_rows(program) if correlate else _weight_rows(program)
-    lines += [f"    {row}" for row in rows[:_SHOWN_SEGMENTS]]
-    return "\n".join(lines + _more(len(rows)))
+    segments = _correlate_rows(program) if correlate else _weight_rows(program)
+    lines += [f"    {segment}" for segment in segments[:_SHOWN_SEGMENTS]]
+    return "\n".join(lines + _more(len(segments)))
 
 
 def _more(count: int) -> list[str]:
     return [f"    ... and {count - _SHOWN_SEGMENTS} more"] if count > _SHOWN_SEGMENTS else []
+
+
+def _row_blocks(bl, program) -> list[str]:
+    lines = [f"  routines          {len(program.routines)}: (rows, taps)"]
+    lines += [f"    {routine}" for routine in sorted(program.routines, reverse=True)]
+    lines.append(f"  blocks of rows    {len(program.blocks)}")
+    blocks = [
+        f"rows {a} to {a + rows}: {calls} call(s) for each tile of {bl.tile} columns"
+        for a, rows, _, calls, _ in program.blocks
+    ]
+    lines += [f"    {block}" for block in blocks[:_SHOWN_SEGMENTS]]
+    return lines + _more(len(blocks))
 
 
 def _tiles(start, width, count, calls, lists) -> str:

@@ -95,21 +95,6 @@ def dense_panel(runs: Sequence[Run], columns: int, planes: int, lanes: int) -> S
     return SourceLayout(1, lanes, (window,), positions, step=planes)
 
 
-def unfolded_panel(runs: Sequence[Run], columns: int, item: int) -> SourceLayout:
-    """A panel with a window for every tap, in their order and equally far apart: the taps of all
-    runs are the columns of one matrix."""
-    line = 64 // item
-    step = round_up(columns, line)
-    step += line if step // line % 2 == 0 else 0
-    taps = sorted((t, run, j) for run in runs for j, t in enumerate(run.taps))
-    place = {t: i * step for i, (t, _, _) in enumerate(taps)}
-    windows = [
-        Window(run.plane, run.shift + j * run.spacing, columns, place[t]) for t, run, j in taps
-    ]
-    positions = [tuple(place[t] for t in run.taps) for run in runs]
-    return SourceLayout(len(windows) * step, 1, tuple(windows), tuple(positions))
-
-
 def _panel(runs: Sequence[Run], columns: int, split_taps: bool, line: int) -> SourceLayout:
     pieces = set()
     for run in runs:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from xsmmconv._blocking import kernel_type
 from xsmmconv._blocking_weight import WeightBlocking, WeightShape
 from xsmmconv._geometry import Phase, Rectangle, cover, interior, next_change, pieces, walk
-from xsmmconv._layout import SourceLayout, dense_panel, in_place, panel, unfolded_panel
+from xsmmconv._layout import SourceLayout, dense_panel, in_place, panel
 
 
 @dataclass(slots=True)
@@ -134,10 +134,6 @@ class _Lowering:
     def uniform_tile(self, rects: list[Rectangle], packed: bool):
         """All taps reduce over the whole tile."""
         source = self.program.panel if packed else self.rows
-        if self.bl.lists == "unfolded":
-            step = source.row // (self.bl.nb * len(source.windows))
-            self.reduce(len(source.windows), step, 0, 0, 0, rects[0].b - rects[0].a)
-            return
         for rect in rects:
             run, position = self.run_list[rect.run], source.positions[rect.run]
             length = rect.b - rect.a
@@ -186,10 +182,9 @@ class _Lowering:
                 many=many,
             )
 
-    def dot_tile(self, rects: list[Rectangle]):
-        """One channel against one: each tap is a dot product of two rows, and has no kernel."""
-        source = self.program.panel if self.bl.packed else self.rows
-        each = self.bl.lb * self.sh.item  # a position is a vector of lanes, or one number
+    def depthwise_tile(self, rects: list[Rectangle]):
+        """Channels in the lanes, each against one: dot products of vectors, without a kernel."""
+        source, each = self.program.panel, self.bl.lb * self.sh.item
         for rect in rects:
             run, length = self.run_list[rect.run], rect.b - rect.a
             at = rect.a, source.positions[rect.run][rect.j0] + rect.a * source.step
@@ -215,15 +210,13 @@ class _Lowering:
 
     def uniform(self, phase: Phase, first_run: int, a: int, b: int) -> list[Rectangle] | None:
         """The taps of a tile, if they all use all of it and one kernel per run can serve them."""
-        if self.bl.lists == "dots":
+        if self.bl.lists == "depthwise":
             return self.cover(phase, first_run, a, b)
         if next_change(phase, a) < b:
             return None
         rects = self.cover(phase, first_run, a, b)
         # Lists with n = taps need a kernel for each number of taps: only whole runs get one.
         whole = all(r.j1 - r.j0 == len(self.run_list[r.run].taps) for r in rects)
-        if self.bl.lists == "unfolded":
-            whole = whole and len(rects) == len(self.run_list)
         return rects if whole or self.bl.lists == "channels" else None
 
     def ranges(self, phase: Phase, first_run: int, a: int, b: int) -> list[tuple[int, ...]]:
@@ -252,8 +245,8 @@ class _Lowering:
                 self.row_distance = self.program.panel.row // self.bl.nb
             if rects is None:
                 self.mixed_tile(ranges)
-            elif self.bl.lists == "dots":
-                self.dot_tile(rects)
+            elif self.bl.lists == "depthwise":
+                self.depthwise_tile(rects)
             else:
                 self.uniform_tile(rects, packed)
             self.tiles[key] = len(self.program.tiles)
@@ -313,7 +306,7 @@ class _Lowering:
                 at += width * count
 
     def phase(self, phase: Phase, first_run: int):
-        border = self.bl.tile if self.bl.lists == "dots" else self.bl.border
+        border = self.bl.tile if self.bl.lists == "depthwise" else self.bl.border
         for a, width, count in walk(phase, self.bl.tile, border):
             narrow = width
             if self.uniform(phase, first_run, a, a + width) is None:
@@ -335,8 +328,6 @@ def lower_weight(sh: WeightShape, bl: WeightBlocking, S: int, kernel) -> WeightP
     if bl.lists != "channels" or bl.stack > 1:
         # Taps of a run are neighbours, so that they can be the columns of one result, or its rows.
         order = [t for run in run_list for t in run.taps]
-        if bl.lists == "unfolded":
-            order.sort()
         order += sorted(set(range(S)) - set(order))
     tap = [0] * S
     for place, t in enumerate(order):
@@ -345,8 +336,6 @@ def lower_weight(sh: WeightShape, bl: WeightBlocking, S: int, kernel) -> WeightP
     columns = bl.tile if bl.packed else bl.border
     split = bl.lists == "channels" or (bl.lists == "taps" and not bl.packed and not bl.pairs)
     layout = panel(run_list, columns, split, sh.item)
-    if bl.lists == "unfolded":
-        layout = unfolded_panel(run_list, columns, sh.item)
     if sh.depthwise:
         layout = dense_panel(run_list, columns, sh.row_planes, bl.lb)
     if bl.nb > 1:  # one row of the batch after the other

@@ -30,8 +30,6 @@ typedef struct {
                   ptrdiff_t src_c, ptrdiff_t src_t, ptrdiff_t C, ptrdiff_t S);
   void (*gather)(char* dst, ptrdiff_t dst_l, ptrdiff_t dst_r, const void* src, ptrdiff_t src_r,
                  const int64_t* tap, ptrdiff_t lb, ptrdiff_t lanes, ptrdiff_t rows, ptrdiff_t S);
-  void (*dots)(void* sums, const void* a, const void* b, ptrdiff_t n, ptrdiff_t taps,
-               ptrdiff_t spacing);
   void (*border)(void* dst, const char* src, const char* weights, const border_tap* taps,
                  ptrdiff_t count, ptrdiff_t width);
 } pack_ops;
@@ -175,18 +173,18 @@ enum { PACK_F32 = 0, PACK_F64 = 1, PACK_BF16 = 2, PACK_PAIRS = 3 };
 static inline const pack_ops* pack_ops_of(int dtype, int wide) {
   static const pack_ops wider[2] = {
       {4, 4, load_f32, store_f32, transpose_f32_512, transpose_f32_512, scatter_f32, gather_f32,
-       dots_f32, border_f32_512},
+       border_f32_512},
       {2, 4, load_bf16, store_bf16_512, transpose_bf16_512, transpose_round_512, scatter_bf16,
-       gather_bf16, dots_f32, border_f32_512},
+       gather_bf16, border_f32_512},
   };
   static const pack_ops tables[4] = {
-      {4, 4, load_f32, store_f32, transpose_f32, transpose_f32, scatter_f32, gather_f32, dots_f32,
+      {4, 4, load_f32, store_f32, transpose_f32, transpose_f32, scatter_f32, gather_f32,
        border_f32},
-      {8, 8, load_f64, store_f64, transpose_f64, transpose_f64, scatter_f64, gather_f64, dots_f64,
+      {8, 8, load_f64, store_f64, transpose_f64, transpose_f64, scatter_f64, gather_f64,
        border_f64},
       {2, 4, load_bf16, store_bf16, transpose_bf16, transpose_round, scatter_bf16, gather_bf16,
-       dots_f32, border_f32},
-      {2, 2, load_u16, NULL, transpose_pairs, transpose_u16, NULL, NULL, NULL, NULL},
+       border_f32},
+      {2, 2, load_u16, NULL, transpose_pairs, transpose_u16, NULL, NULL, NULL},
   };
   if (wide && (dtype == PACK_F32 || dtype == PACK_BF16)) return &wider[dtype == PACK_BF16];
   return &tables[dtype];

@@ -22,8 +22,6 @@ cdef extern from "_pack.h" nogil:
         void (*gather)(char* dst, Py_ssize_t dst_l, Py_ssize_t dst_r, const void* src,
                        Py_ssize_t src_r, const int64_t* tap, Py_ssize_t lb, Py_ssize_t lanes,
                        Py_ssize_t rows, Py_ssize_t S) noexcept nogil
-        void (*dots)(void* sums, const void* a, const void* b, Py_ssize_t n, Py_ssize_t taps,
-                     Py_ssize_t spacing) noexcept nogil
         void (*border)(void* dst, const char* src, const char* weights, const border_tap* taps,
                        Py_ssize_t count, Py_ssize_t width) noexcept nogil
 
@@ -69,3 +67,28 @@ cdef extern from "_pack.h" nogil:
     void stack_lanes(char* dst, const char* src, Py_ssize_t stack, Py_ssize_t lag, Py_ssize_t n,
                      Py_ssize_t bytes)
     void prefetch_row(const char* p, Py_ssize_t n)
+
+cdef extern from "_row_dots.h" nogil:
+    ctypedef struct row_tap:
+        Py_ssize_t place
+        Py_ssize_t first
+        Py_ssize_t end
+        Py_ssize_t out
+    ctypedef struct row_tile:
+        const char* a
+        Py_ssize_t a_row
+        Py_ssize_t a_next
+        const char* b
+        Py_ssize_t b_next
+        Py_ssize_t rows
+        Py_ssize_t start
+        const char* ahead[2]
+        Py_ssize_t ahead_row[2]
+        Py_ssize_t ahead_rows[2]
+    ctypedef void (*row_dots_t)(
+        void* sums, const row_tile* tile, const row_tap* taps, Py_ssize_t first,
+        Py_ssize_t all_first, Py_ssize_t all_end, Py_ssize_t end) noexcept nogil
+
+    row_dots_t row_dots_of(int dtype, bint wide, int a, int b)
+    void store_dots(int dtype, void* out, Py_ssize_t row, const row_tap* taps, const void* sums,
+                    Py_ssize_t a, Py_ssize_t b)

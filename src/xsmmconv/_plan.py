@@ -10,6 +10,7 @@ import os
 import threading
 from collections import OrderedDict
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -29,6 +30,7 @@ from xsmmconv._blocking_depthwise import (
     depthwise_blocking,
     depthwise_weight_blocking,
 )
+from xsmmconv._blocking_rows import RowShape, loads, row_blocking, rows_are_better
 from xsmmconv._blocking_weight import WeightShape, lanes_from, weight_blocking, windows_in_lanes
 from xsmmconv._errors import UnsupportedError
 from xsmmconv._geometry import (
@@ -39,6 +41,7 @@ from xsmmconv._geometry import (
     weight_phases,
 )
 from xsmmconv._lower_correlate import lower_correlate
+from xsmmconv._lower_rows import lower_rows
 from xsmmconv._lower_weight import lower_weight
 from xsmmconv._problem import ConvProblem
 
@@ -244,17 +247,22 @@ class Plan:
             self._code,
         )
 
-    def _make_weight_gradient(self):
+    def _make_weight_gradient(self) -> None:
         from xsmmconv._weight_gradient import WeightGradient
 
         p = self.problem
         windows = self._same_type and windows_in_lanes(p, self._item, self._machine)
         C, K, S, s, W = p.C // p.g, p.K // p.g, p.S, p.s, p.W
+        depthwise = C == K == 1 and self._depthwise(
+            forward_phases(W, S, p.Q, s, p.d, p.pl), s, weights=True
+        )
+        self._lanes = lanes_from(K, C, self._item, self._machine.vector_bytes)
+        channels = (K, C) if self._lanes == "grad_out" else (C, K)
+        sizes = *channels, S, s, p.Q, self._item
+        if not (windows or depthwise) and rows_are_better(*sizes, self._machine):
+            return self._make_row_gradient(C, K)
         if windows:  # x[n, 0, q s + t] = a matrix of positions q and channels t, with one tap
-            C, S, s, W = S, 1, 1, p.Q
-        phases = forward_phases(W, S, p.Q, s, p.d, p.pl)
-        depthwise = p.C == p.K == p.g and self._depthwise(phases, s, weights=True)
-        self._lanes = "x" if windows else lanes_from(K, C, self._item, self._machine.vector_bytes)
+            C, S, s, W, self._lanes = S, 1, 1, p.Q, "x"
         filters = self._lanes == "grad_out"
         direct_rows = self._in_place and (self._same_type or self._machine.bf16)
         shape = WeightShape(
@@ -289,6 +297,37 @@ class Plan:
             self._code,
             windows,
         )
+
+    def _make_row_gradient(self, C: int, K: int) -> None:
+        from xsmmconv._row_gradient import RowGradient, dots
+
+        p, m = self.problem, self._machine
+        grad_loads, x_loads = loads(K, C * p.S, m), loads(C, K * p.S, m)
+        # The more rows a, the better: those of b are read again and again.
+        filters = p.s > 1 or grad_loads < 0.97 * x_loads
+        filters = filters or (grad_loads < 1.03 * x_loads and K >= C)
+        self._lanes = "grad_out" if filters else "x"
+        pairs = self._native_bf16
+        shape = RowShape(
+            max(1, p.N),
+            p.g,
+            K if filters else C,
+            C if filters else K,
+            p.S,
+            weight_phases(p.W, p.S, p.Q, p.s, p.d, p.pl, self._lanes),
+            p.W if filters else p.Q,
+            p.s if filters else 1,
+            2 if pairs else self._item,
+            self._item,
+            pairs,
+            self._in_place and (self._same_type or pairs),
+            (C * p.S, p.S, 1) if filters else (p.S, C * p.S, 1),
+        )
+        code = 3 if pairs else self._code
+        self._blocking = row_blocking(shape, m)
+        self._check_length(8 * shape.b_rows * p.S)
+        self._program = lower_rows(shape, self._blocking, partial(dots, code))
+        self.engine = RowGradient(shape, self._blocking, self._program, code)
 
     def _depthwise(self, phases, planes, weights=False):
         """Whether the channels of groups that have a single one, and one filter, are the lanes."""

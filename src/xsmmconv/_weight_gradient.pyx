@@ -31,11 +31,11 @@ cdef struct Call:
     int64_t positions
     int64_t n
     int64_t last_n
-    int64_t by_taps      # 1: n = taps, one call per row channel; 2: dot products of two rows
+    int64_t by_taps      # 1: n = taps, one call per row channel; 2: depthwise, no matrix
     int64_t a
     int64_t b
     int64_t c
-    int64_t first        # in the lists of offsets; of dot products: distance of the taps' inputs
+    int64_t first        # in the lists of offsets; of depthwise taps: the distance of their inputs
     unsigned long long count
 
 
@@ -167,12 +167,8 @@ cdef int64_t run_tile(const Table* t, Tile* tile, int64_t n_lanes, int64_t n_row
         kernel = call.kernel[2 * last_r + last_l]
         n = call.last_n if last_r else call.n
         if call.by_taps == 2:
-            if t.depthwise:
-                t.lane_ops.dots(sums + call.c, lanes + call.a, rows + call.b, call.positions, n,
-                                call.first, t.row_planes)
-            else:
-                t.ops.dots(sums + call.c, lanes + call.a, rows + call.b, call.positions, n,
-                           call.first)
+            t.lane_ops.dots(sums + call.c, lanes + call.a, rows + call.b, call.positions, n,
+                            call.first, t.row_planes)
             work += n_lanes * n * call.positions
             continue
         for r in range(n_rows if call.by_taps else 1):

@@ -1,0 +1,192 @@
+"""Weight gradients by dot products of rows, and by matrix products where these would be chosen."""
+
+import dataclasses
+
+import numpy as np
+import problems
+import pytest
+from problems import BACKWARD_WEIGHT, BFLOAT16
+from xsmmconv._row_gradient import dots
+
+import xsmmconv
+from xsmmconv import _blocking_rows, _dispatch, _plan, reference
+from xsmmconv._blocking_rows import RowBlocking
+from xsmmconv._problem import ConvProblem
+from xsmmconv._text import parse
+
+
+def plan(problem, dtype, monkeypatch, rows=True, found=None):
+    """A plan of its own with dot products of rows, whatever they are worth there, or without."""
+    p = problem
+    sizes = p.N, p.C, p.K, p.S, p.W, p.Q, p.s, p.d, p.pl, p.pr, p.g
+    monkeypatch.setattr(_plan, "rows_are_better", lambda *sizes: rows)
+    monkeypatch.setattr(_plan, "windows_in_lanes", lambda *sizes: False)
+    if rows:
+        monkeypatch.setattr(_plan, "channels_in_lanes", lambda *sizes: False)
+    made = _plan.Plan("backward_weight", ConvProblem(*sizes, dtype), found=found)
+    assert isinstance(made._blocking, RowBlocking) == rows
+    return made
+
+
+def run(found, grad_out, x, threads=1):
+    out = np.full(found.output_shape, np.nan if found.problem.N else 0, grad_out.dtype)
+    return out, found.run(grad_out, x, None, False, out, threads)
+
+
+def chosen(line, dtype="float32"):
+    p = parse(line)
+    found = xsmmconv.plan("backward_weight", p.x_shape, p.weight_shape, dtype=dtype, **p.parameters)
+    return isinstance(found._blocking, RowBlocking)
+
+
+@pytest.mark.parametrize("rows", [True, False])
+@pytest.mark.parametrize("dtype", problems.DTYPES, ids=str)
+def test_either_is_exact_and_nothing_superfluous(problem, dtype, rows, monkeypatch):
+    found = plan(problem, dtype.name, monkeypatch, rows)
+    operands = problems.integer_operands(problem, BACKWARD_WEIGHT, dtype)[:2]
+    exact = problems.call(reference, BACKWARD_WEIGHT, problem, *operands)
+    got, issued = run(found, *operands)
+    problems.assert_equal(got, problems.rounded(exact, dtype), problem, dtype, rows)
+    assert issued == found.multiply_adds
+
+
+@pytest.mark.every(3)
+@pytest.mark.parametrize("dtype", problems.DTYPES, ids=str)
+def test_no_bit_depends_on_threads_or_copies(problem, dtype, monkeypatch):
+    found = plan(problem, dtype.name, monkeypatch)
+    grad_out, x = problems.real_operands(problem, BACKWARD_WEIGHT, dtype)[:2]
+    expected, _ = run(found, grad_out, x)
+    for threads in 2, 3, 7:
+        problems.assert_bitwise_equal(run(found, grad_out, x, threads)[0], expected, threads)
+    for again in (
+        (np.repeat(grad_out, 2, axis=2)[..., ::2], x),
+        (grad_out, np.ascontiguousarray(x.swapaxes(1, 2)).swapaxes(1, 2)),
+        (grad_out[::-1, ::-1].copy()[::-1, ::-1], x[..., ::-1].copy()[..., ::-1]),
+    ):
+        for threads in 1, 3:
+            problems.assert_bitwise_equal(run(found, *again, threads)[0], expected, problem)
+
+
+@pytest.mark.every(5)
+@pytest.mark.parametrize("dtype", problems.DTYPES, ids=str)
+def test_on_smaller_machines(problem, dtype, monkeypatch):
+    """Caches of other sizes: tiles of a few dozen positions, and several tiles in every row."""
+    for l2_bytes in 2**14, 2**17:
+        machine = dataclasses.replace(_plan.machine(dtype.name), l2_bytes=l2_bytes)
+        found = plan(problem, dtype.name, monkeypatch, found=machine)
+        operands = problems.integer_operands(problem, BACKWARD_WEIGHT, dtype)[:2]
+        exact = problems.call(reference, BACKWARD_WEIGHT, problem, *operands)
+        for threads in 1, 2:
+            got, issued = run(found, *operands, threads)
+            problems.assert_equal(got, problems.rounded(exact, dtype), problem, l2_bytes)
+            assert issued == found.multiply_adds
+
+
+@pytest.mark.parametrize("line", ["n2c7k9s5d3p9w50", "n2c7k9s5d3p5w81", "n1c3k5s4st3p6w61"])
+@pytest.mark.parametrize("dtype", problems.DTYPES, ids=str)
+def test_what_no_tap_reads_is_multiplied_by_nothing(line, dtype, monkeypatch):
+    """Infinities and NaNs beside a tap's range stay out of its sum, also those of the other half
+    of a pair of BF16."""
+    problem = parse(line)
+    found = plan(problem, dtype.name, monkeypatch)
+    grad_out, x = problems.integer_operands(problem, BACKWARD_WEIGHT, dtype)[:2]
+    for at in 0, 1, problem.Q // 2, problem.Q - 1:
+        for value in np.inf, np.nan:
+            spoilt = grad_out.copy()
+            spoilt[..., at] = value
+            got, _ = run(found, spoilt, x)
+            with np.errstate(invalid="ignore"):
+                exact = problems.call(reference, BACKWARD_WEIGHT, problem, spoilt, x)
+            taps = np.arange(problem.S) * problem.d + at * problem.s - problem.pl
+            inside = (taps >= 0) & (taps < problem.W)
+            assert np.isfinite(got[..., ~inside].astype(float)).all(), (at, value)
+            assert not np.isfinite(got[..., inside].astype(float)).any()
+            np.testing.assert_array_equal(
+                got[..., ~inside], problems.rounded(exact[..., ~inside], dtype)
+            )
+
+
+@pytest.mark.parametrize("dtype", problems.DTYPES, ids=str)
+@pytest.mark.parametrize("a", range(1, 14))
+def test_all_numbers_of_rows_and_taps(a, dtype, monkeypatch):
+    """Every routine: so many rows against one to nine taps, of one channel and of several."""
+    for taps in range(1, 10):
+        for line in (
+            f"n2c1k{a}s{taps}p2w50",
+            f"n3c{taps}k{a}s1w77",
+            f"n2c{a}k1s{taps}d9p9w90",  # rows of x against taps of one filter, far apart
+        ):
+            problem = parse(line)
+            found = plan(problem, dtype.name, monkeypatch)
+            operands = problems.integer_operands(problem, BACKWARD_WEIGHT, dtype)[:2]
+            exact = problems.call(reference, BACKWARD_WEIGHT, problem, *operands)
+            got, issued = run(found, *operands)
+            problems.assert_equal(got, problems.rounded(exact, dtype), problem, dtype)
+            assert issued == found.multiply_adds
+
+
+def test_every_call_has_a_routine():
+    codes = 0, 1, 3  # FP32, FP64 and pairs of BF16
+    limits = _blocking_rows._TAPS[_dispatch.vector_bytes()]
+    for dtype in codes:
+        for rows, taps in enumerate(limits, 1):
+            assert all(dots(dtype, rows, n) for n in range(1, taps + 1))
+        assert not dots(dtype, len(limits) + 1, 1)
+        assert not dots(dtype, 1, 9)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["n2c200k300s3w9000", "n1c40k50s51d16p400w20000", "n2c30k20s9st8p4w9000", "n1c9k9s2d5000w9000"],
+)
+def test_scratch_fits_the_second_level_cache(line, monkeypatch):
+    for dtype in "float32", "float64", "bfloat16":
+        found = plan(parse(line), dtype, monkeypatch)
+        size = found._machine.l2_bytes
+        assert found.engine.scratch_bytes <= size
+        assert found.for_strided().engine.scratch_bytes <= size
+
+
+@pytest.mark.parametrize(
+    ("line", "rows"),
+    [
+        ("n4c15k15s5d8w20032", True),
+        ("n4c160k160s3g32w2002", True),  # groups of five channels
+        ("n4c256k512s3g256w2002", True),  # one channel and two filters
+        ("n4c256k256s3g256w2002", True),
+        ("n1c4k64s15st4w9000", True),
+        ("n64c12k20s3p1w50", True),
+        ("n4c64k64s9w5008", False),  # full vectors
+        ("n4c128k128s3w1000", False),
+        ("n64c12k12s51w52", False),  # rows of two positions
+        ("n1c1k512s16st8w32000", False),  # the taps are lanes
+        ("n16c64k64s31psameg64w30", False),  # the channels are
+    ],
+)
+def test_which_are_chosen(line, rows):
+    assert chosen(line) == rows
+    assert not rows or chosen(line, "bfloat16")
+
+
+def test_channels_have_their_taps_together_where_borders_are_long(monkeypatch):
+    near = plan(parse("n1c13k17s3p1w5000"), "float32", monkeypatch)
+    far = plan(parse("n1c13k17s3d512p512w5000"), "float32", monkeypatch)
+    assert near._blocking.together == 1
+    assert far._blocking.together > 1
+    # One range for all taps of a call.
+    assert all(call[3] == call[4] and call[5] == call[6] for call in far._program.calls)
+
+
+def test_describe():
+    text = xsmmconv.plan("backward_weight", (4, 20, 2001), (30, 20, 3), stride=2).describe()
+    for words in (
+        "dot products of rows: 30 in calls of",
+        "rows that are read with a stride are copied",
+        "routines",
+        "    rows 0 to ",
+    ):
+        assert words in text
+    if _plan.machine("bfloat16").bf16:
+        shapes = (4, 20, 2001), (30, 20, 3)
+        text = xsmmconv.plan("backward_weight", *shapes, dtype=BFLOAT16).describe()
+        assert "k = 2 positions of BF16" in text
