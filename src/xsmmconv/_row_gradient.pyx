@@ -138,12 +138,13 @@ cdef inline const char* tile_rows(const Table* t, const Operand* v, int64_t i, i
     return rows_at(v, i // t.tiles_per_n * t.nb, c, i % t.tiles_per_n * t.tile, t.item)
 
 
-cdef inline void set_ahead(const Operand* v, const char* first, int64_t rows, int64_t call,
-                           int64_t calls, int side, row_tile* tile) noexcept nogil:
-    """What one of the calls brings to the cache: its share of the rows from the first one on."""
-    cdef int64_t row = call * rows // calls
-    tile.ahead[side] = first + row * v.stride_c
-    tile.ahead_rows[side] = (call + 1) * rows // calls - row
+cdef inline int64_t set_ahead(const Operand* v, int64_t rows, int64_t call, int64_t calls,
+                              int64_t before, int side, row_tile* tile) noexcept nogil:
+    """What one of the calls brings to the cache: its share of so many rows, of which earlier calls
+    have fetched those `before`; returns how many there are then."""
+    tile.ahead[side] += tile.ahead_rows[side] * v.stride_c
+    tile.ahead_rows[side] = (call + 1) * rows // calls - before if rows else 0
+    return before + tile.ahead_rows[side]
 
 
 cdef int64_t run_item(const Table* t, const Arrays* v, int64_t index, char* scratch) \
@@ -152,13 +153,12 @@ cdef int64_t run_item(const Table* t, const Arrays* v, int64_t index, char* scra
     cdef int64_t part = index % v.parts, slot = index // v.parts % t.slots
     cdef int64_t g = index // v.parts // t.slots, tiles = t.N // t.nb * t.tiles_per_n
     cdef int64_t first = part * t.n_blocks // v.parts, last = (part + 1) * t.n_blocks // v.parts
-    cdef int64_t i, j, c, n, end, work, done, calls = 0, total = 0, a_rows, b_rows
+    cdef int64_t i, j, c, n, end, work, done, calls = 0, total = 0
+    cdef int64_t a_rows, b_rows, a_fetched, b_fetched
     cdef char* sums = v.sums + (g * t.slots + slot) * t.sums * t.size
     cdef char* copied = scratch + t.b_rows * t.panel.row * t.item
     cdef Block* block
     cdef Block* later
-    cdef const char* next_a
-    cdef const char* next_b
     cdef row_tile tile
     memset(sums + t.blocks[first].sums * t.size, 0,
            (t.blocks[last].sums - t.blocks[first].sums) * t.size)
@@ -172,15 +172,17 @@ cdef int64_t run_item(const Table* t, const Arrays* v, int64_t index, char* scra
         set_b(t, &v.b, g, n, end - tile.start, scratch, &tile)
         # Meanwhile come the rows a of the next block, and, for the next tile, rows b.
         b_rows = 0 if t.b_packed or i + 1 == tiles else t.b_rows
-        next_b, done = tile_rows(t, &v.b, i + 1, g * t.b_rows), 0
+        tile.ahead[1], tile.ahead_rows[1] = tile_rows(t, &v.b, i + 1, g * t.b_rows), 0
+        b_fetched = done = 0
         for j in range(first, last):
             block, later, work = &t.blocks[j], &t.blocks[j + 1 if j + 1 < last else first], 0
             a_rows = 0 if t.a_packed or (j + 1 == last and i + 1 == tiles) else later.rows
-            next_a = tile_rows(t, &v.a, i + (j + 1 == last), g * t.a_rows + later.a)
+            tile.ahead[0] = tile_rows(t, &v.a, i + (j + 1 == last), g * t.a_rows + later.a)
+            tile.ahead_rows[0] = a_fetched = 0
             set_a(t, &v.a, block, g, n, end - tile.start, copied, &tile)
             for c in range(block.calls):
-                set_ahead(&v.a, next_a, a_rows, c, block.calls, 0, &tile)
-                set_ahead(&v.b, next_b, b_rows, done, calls, 1, &tile)
+                a_fetched = set_ahead(&v.a, a_rows, c, block.calls, a_fetched, 0, &tile)
+                b_fetched = set_ahead(&v.b, b_rows, done, calls, b_fetched, 1, &tile)
                 work += run_call(t, &t.calls[block.call + c], &tile, end,
                                  sums + block.sums * t.size)
                 done += 1
