@@ -3,7 +3,7 @@
 Forward, every residue phase of backward data, and transposed convolution are all this. The loop
 packs a panel if the plan says so, points the tile's offset lists at it and calls LIBXSMM kernels.
 """
-from cython.parallel cimport prange, threadid
+from cython.parallel cimport prange
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free
 from libc.string cimport memset
@@ -21,7 +21,7 @@ from xsmmconv._pack cimport (
     transpose_rounded,
 )
 from xsmmconv._panel cimport Operand, Window, pack_lanes, pack_panel, pack_transposed
-from xsmmconv._team cimport TEAM_SHARES, team_divide, team_next, team_of, team_share
+from xsmmconv._team cimport team_of, team_run
 
 from xsmmconv._dispatch import vector_bytes
 from xsmmconv._layout import window_rows
@@ -246,8 +246,11 @@ cdef void fill_row(const Table* t, const Arrays* v, int64_t row) noexcept nogil:
         done += part
 
 
-cdef int64_t run_item(const Table* t, const Arrays* v, int64_t item, char* scratch) noexcept nogil:
+cdef int64_t run_item(const void* table, const void* arrays, int64_t item, char* scratch) \
+        noexcept nogil:
     """One work item: nb batch rows, a group, a chunk of columns and a share of the filters."""
+    cdef const Table* t = <const Table*> table
+    cdef const Arrays* v = <const Arrays*> arrays
     cdef int64_t chunk = item % t.chunks
     cdef int64_t part = item // t.chunks % v.k_parts
     cdef int64_t g = item // (t.chunks * v.k_parts) % t.groups
@@ -273,16 +276,6 @@ cdef int64_t run_item(const Table* t, const Arrays* v, int64_t item, char* scrat
             pack_lanes(&t.panel, &v.source, panel, n, t.kb, block * t.kb,
                        min(t.kb, t.K - block * t.kb), m0 * t.step, t.positions, t.pair_lanes)
         work += run_block(t, v, m0, base, n, g, block * t.kb, scratch)
-    return work
-
-
-cdef int64_t run_items(const Table* t, const Arrays* v, team_share* shares, int member,
-                       char* scratch) noexcept nogil:
-    """The items of one member of a team."""
-    cdef int64_t work = 0, item = team_next(shares, member)
-    while item >= 0:
-        work += run_item(t, v, item, scratch)
-        item = team_next(shares, member)
     return work
 
 
@@ -423,8 +416,7 @@ cdef class Correlate:
         """
         cdef Table* t = &self.t
         cdef Arrays v
-        cdef team_share[TEAM_SHARES] shares
-        cdef int64_t work = 0, i, items = self.items, blocks = (t.K + t.kb - 1) // t.kb
+        cdef int64_t work, i, items = self.items, blocks = (t.K + t.kb - 1) // t.kb
         cdef Scratch scratch
         if not t.packed and not cnp.PyArray_ISCARRAY_RO(source):
             return -1
@@ -455,11 +447,5 @@ cdef class Correlate:
             if t.unreached:
                 for i in prange(t.N * t.groups * t.K, num_threads=threads, schedule="static"):
                     fill_row(t, &v, i)
-            if threads == 1:
-                for i in range(items):
-                    work += run_item(t, &v, i, scratch.own(0))
-            else:
-                team_divide(shares, items, threads)
-                for i in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-                    work += run_items(t, &v, shares, i, scratch.own(threadid()))
+            work = team_run(run_item, t, &v, items, threads, scratch.memory, scratch.stride)
         return work

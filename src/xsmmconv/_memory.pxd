@@ -9,7 +9,6 @@ cdef class Scratch:
     cdef Py_ssize_t size
     cdef Py_ssize_t stride
     cdef char* shared
-    cdef char* own(self, int thread) noexcept nogil
 
 
 cdef class Packed:

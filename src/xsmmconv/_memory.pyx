@@ -120,9 +120,6 @@ cdef class Scratch:
         self.memory = scratch_pool.take(self.stride * threads + shared, &self.size)
         self.shared = self.memory + self.stride * threads
 
-    cdef char* own(self, int thread) noexcept nogil:
-        return self.memory + thread * self.stride
-
     def __dealloc__(self):
         if self.memory != NULL:
             scratch_pool.give(self.memory, self.size)

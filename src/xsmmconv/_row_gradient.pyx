@@ -3,7 +3,6 @@
 Nothing is transposed, and rows are read where they lie, by every call that uses them. As in
 _weight_gradient.pyx the sum is cut into slots, which are added in a fixed order at the end.
 """
-from cython.parallel cimport prange, threadid
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free
 from libc.string cimport memset
@@ -15,7 +14,7 @@ from xsmmconv._pack cimport (
     pack_ops_of, row_dots_of, row_dots_t, row_tap, row_tile, store_dots,
 )
 from xsmmconv._panel cimport Operand, Panel, Window, pack_panel
-from xsmmconv._team cimport TEAM_SHARES, team_divide, team_next, team_of, team_share
+from xsmmconv._team cimport team_of, team_run
 
 from xsmmconv._dispatch import vector_bytes
 from xsmmconv._layout import window_rows
@@ -147,9 +146,11 @@ cdef inline int64_t set_ahead(const Operand* v, int64_t rows, int64_t call, int6
     return before + tile.ahead_rows[side]
 
 
-cdef int64_t run_item(const Table* t, const Arrays* v, int64_t index, char* scratch) \
+cdef int64_t run_item(const void* table, const void* arrays, int64_t index, char* scratch) \
         noexcept nogil:
     """Add up one slot for one part of the rows a."""
+    cdef const Table* t = <const Table*> table
+    cdef const Arrays* v = <const Arrays*> arrays
     cdef int64_t part = index % v.parts, slot = index // v.parts % t.slots
     cdef int64_t g = index // v.parts // t.slots, tiles = t.N // t.nb * t.tiles_per_n
     cdef int64_t first = part * t.n_blocks // v.parts, last = (part + 1) * t.n_blocks // v.parts
@@ -190,17 +191,20 @@ cdef int64_t run_item(const Table* t, const Arrays* v, int64_t index, char* scra
     return total
 
 
-cdef void finish(const Table* t, const Arrays* v, int64_t index) noexcept nogil:
+cdef int64_t finish(const void* table, const void* arrays, int64_t index, char* _) \
+        noexcept nogil:
     """Add the slots of one block of rows a in order and store them."""
-    cdef int64_t g = index // t.n_blocks, i, c
+    cdef const Table* t = <const Table*> table
+    cdef const Arrays* v = <const Arrays*> arrays
+    cdef int64_t g = index // t.n_blocks, slot, i, c
     cdef Block* block = &t.blocks[index % t.n_blocks]
     cdef int64_t n = block[1].sums - block.sums
     cdef int64_t at = (g * t.a_rows * t.b_rows * t.S + block.a * t.row_out) * v.out_item
     cdef char* total = v.sums + (g * t.slots * t.sums + block.sums) * t.size
-    cdef const char* more = total
+    cdef const char* more
     cdef const Call* call
-    for _ in range(1, t.slots):
-        more += t.sums * t.size
+    for slot in range(1, t.slots):
+        more = total + slot * t.sums * t.size
         if t.size == 4:
             for i in range(n):
                 (<float*> total)[i] += (<const float*> more)[i]
@@ -211,16 +215,7 @@ cdef void finish(const Table* t, const Arrays* v, int64_t index) noexcept nogil:
         call = &t.calls[block.call + c]
         store_dots(v.out_dtype, v.out + at, t.row_out, t.taps + call.tap,
                    total + call.sums * t.size, block.rows, call.taps)
-
-
-cdef int64_t run_items(const Table* t, const Arrays* v, team_share* shares, int member,
-                       char* scratch) noexcept nogil:
-    """The items of one member of a team."""
-    cdef int64_t work = 0, item = team_next(shares, member)
-    while item >= 0:
-        work += run_item(t, v, item, scratch)
-        item = team_next(shares, member)
-    return work
+    return 0
 
 
 def dots(int dtype, int a, int b):
@@ -276,8 +271,7 @@ cdef class RowGradient:
         """
         cdef Table* t = &self.t
         cdef Arrays v
-        cdef team_share[TEAM_SHARES] shares
-        cdef int64_t i, work = 0, items, finished = t.groups * t.n_blocks
+        cdef int64_t work, items, finished = t.groups * t.n_blocks
         cdef Scratch scratch
         if not (t.a_packed or cnp.PyArray_ISCARRAY_RO(a_array)) or not (
                 t.b_packed or cnp.PyArray_ISCARRAY_RO(b_array)):
@@ -295,15 +289,6 @@ cdef class RowGradient:
         scratch = Scratch(threads, self.scratch_bytes, self.shared_bytes)
         v.sums = scratch.shared
         with nogil:
-            if threads == 1:
-                for i in range(items):
-                    work += run_item(t, &v, i, scratch.own(0))
-                for i in range(finished):
-                    finish(t, &v, i)
-            else:
-                team_divide(shares, items, threads)
-                for i in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-                    work += run_items(t, &v, shares, i, scratch.own(threadid()))
-                for i in prange(finished, num_threads=threads, schedule="static"):
-                    finish(t, &v, i)
+            work = team_run(run_item, t, &v, items, threads, scratch.memory, scratch.stride)
+            team_run(finish, t, &v, finished, threads, NULL, 0)
         return work

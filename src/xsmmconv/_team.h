@@ -7,6 +7,7 @@
 #ifndef XSMMCONV_TEAM_H
 #define XSMMCONV_TEAM_H
 
+#include <omp.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -75,6 +76,35 @@ static int64_t team_next(team_share* shares, int me)
     }
   }
   return -1;
+}
+
+/* One item; returns the multiply-adds that it issued. `scratch` is the thread's own. */
+typedef int64_t (*team_item)(const void* table, const void* arrays, int64_t item, char* scratch);
+
+static int64_t team_share_out(team_item run, const void* table, const void* arrays, int64_t items,
+                              int threads, char* scratch, int64_t stride)
+{
+  team_share shares[TEAM_SHARES];
+  int64_t work = 0;
+  team_divide(shares, items, threads);
+#pragma omp parallel for num_threads(threads) schedule(static, 1) reduction(+ : work)
+  for (int me = 0; me < threads; ++me) {
+    char* const own = scratch + omp_get_thread_num() * stride;
+    for (int64_t i = team_next(shares, me); i >= 0; i = team_next(shares, me))
+      work += run(table, arrays, i, own);
+  }
+  return work;
+}
+
+/* All of them, by so many threads, each with `stride` bytes of scratch; returns the sum. */
+static inline int64_t team_run(team_item run, const void* table, const void* arrays, int64_t items,
+                               int threads, char* scratch, int64_t stride)
+{
+  int64_t work = 0;
+  if (threads > 1 && items > 1)
+    return team_share_out(run, table, arrays, items, threads, scratch, stride);
+  for (int64_t i = 0; i < items; ++i) work += run(table, arrays, i, scratch);
+  return work;
 }
 
 #endif

@@ -2,10 +2,8 @@
 from libc.stdint cimport int64_t
 
 cdef extern from "_team.h" nogil:
-    ctypedef struct team_share:
-        pass
-    enum:
-        TEAM_SHARES
+    ctypedef int64_t (*team_item)(const void* table, const void* arrays, int64_t item,
+                                  char* scratch) noexcept nogil
     int team_of(int wanted)
-    void team_divide(team_share* shares, int64_t items, int threads)
-    int64_t team_next(team_share* shares, int me)
+    int64_t team_run(team_item run, const void* table, const void* arrays, int64_t items,
+                     int threads, char* scratch, int64_t stride)

@@ -4,7 +4,6 @@ The sum is cut into *slots* (a function of the problem alone); an item adds up o
 block of the result, and the slots are added in a fixed order at the end. That makes the result
 independent of the number of threads and bounds the rounding error of very long sums.
 """
-from cython.parallel cimport prange, threadid
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free
 from libc.string cimport memset
@@ -17,7 +16,7 @@ from xsmmconv._pack cimport (
     lane_ops, lane_ops_of, pack_ops, pack_ops_of, pair_lanes, stack_lanes, transpose_paired,
 )
 from xsmmconv._panel cimport Operand, Panel, Window, pack_lanes, pack_panel
-from xsmmconv._team cimport TEAM_SHARES, team_divide, team_next, team_of, team_share
+from xsmmconv._team cimport team_of, team_run
 
 from xsmmconv._dispatch import vector_bytes
 from xsmmconv._layout import window_rows
@@ -242,9 +241,11 @@ cdef void store_rows(const Table* t, const Arrays* v, const Item* it, int64_t l_
                                     t.tap_step * t.lb * size, size, t.S, lanes)
 
 
-cdef int64_t run_item(const Table* t, const Arrays* v, int64_t index, char* scratch) \
+cdef int64_t run_item(const void* table, const void* arrays, int64_t index, char* scratch) \
         noexcept nogil:
     """Add up one slot for one part of the result; if it is the only one, store it."""
+    cdef const Table* t = <const Table*> table
+    cdef const Arrays* v = <const Arrays*> arrays
     cdef Item it = item_of(t, index, v.l_blocks)
     cdef int64_t size = t.ops.computed, tiles = t.N // t.nb * t.tiles_per_n, work = 0, j
     cdef int64_t lane_block = t.lb * t.rb * t.S, block = it.l_blocks * lane_block, r, r0
@@ -309,8 +310,11 @@ cdef int64_t run_item(const Table* t, const Arrays* v, int64_t index, char* scra
     return work
 
 
-cdef void finish(const Table* t, const Arrays* v, int64_t index) noexcept nogil:
+cdef int64_t finish(const void* table, const void* arrays, int64_t index, char* _) \
+        noexcept nogil:
     """Add the slots of some row channels of one block in order and store them."""
+    cdef const Table* t = <const Table*> table
+    cdef const Arrays* v = <const Arrays*> arrays
     cdef int64_t groups = (t.rb + t.finished - 1) // t.finished
     cdef int64_t part = index // (t.all_l_blocks * groups)
     cdef Item it = item_of(t, part * t.slots, t.all_l_blocks)
@@ -319,22 +323,13 @@ cdef void finish(const Table* t, const Arrays* v, int64_t index) noexcept nogil:
     cdef int64_t rows = min(t.finished, it.rows - r0), slot
     cdef char* first
     if rows <= 0:
-        return
+        return 0
     it.l_block = index // groups % t.all_l_blocks
     first = partial_sums(t, v, &it) + r0 * row * size
     for slot in range(1, t.slots):
         add(first, first + slot * next_slot, rows * row, size)
     store_rows(t, v, &it, it.l_block, r0, rows, first)
-
-
-cdef int64_t run_items(const Table* t, const Arrays* v, team_share* shares, int member,
-                       char* scratch) noexcept nogil:
-    """The items of one member of a team."""
-    cdef int64_t work = 0, item = team_next(shares, member)
-    while item >= 0:
-        work += run_item(t, v, item, scratch)
-        item = team_next(shares, member)
-    return work
+    return 0
 
 
 @cython.final
@@ -412,8 +407,7 @@ cdef class WeightGradient:
         """
         cdef Table* t = &self.t
         cdef Arrays v
-        cdef team_share[TEAM_SHARES] shares
-        cdef int64_t i, l_items, work = 0, blocks = t.slots * t.groups * t.all_r_blocks
+        cdef int64_t l_items, work, blocks = t.slots * t.groups * t.all_r_blocks
         cdef int64_t items, finished
         cdef Scratch scratch
         if self.in_place and not cnp.PyArray_ISCARRAY_RO(row_array):
@@ -437,15 +431,6 @@ cdef class WeightGradient:
         scratch = Scratch(threads, self.scratch_bytes, self.shared_bytes)
         v.partials = scratch.shared
         with nogil:
-            if threads == 1:
-                for i in range(items):
-                    work += run_item(t, &v, i, scratch.own(0))
-                for i in range(finished):
-                    finish(t, &v, i)
-            else:
-                team_divide(shares, items, threads)
-                for i in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-                    work += run_items(t, &v, shares, i, scratch.own(threadid()))
-                for i in prange(finished, num_threads=threads, schedule="static"):
-                    finish(t, &v, i)
+            work = team_run(run_item, t, &v, items, threads, scratch.memory, scratch.stride)
+            team_run(finish, t, &v, finished, threads, NULL, 0)
         return work
