@@ -82,28 +82,40 @@ def test_on_smaller_machines(problem, dtype, monkeypatch):
             assert issued == found.multiply_adds
 
 
-@pytest.mark.parametrize("line", ["n2c7k9s5d3p9w50", "n2c7k9s5d3p5w81", "n1c3k5s4st3p6w61"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "n2c7k9s3p1w200",  # taps of a call with borders of their own
+        "n2c9k7s3p1w200",  # the rows of x have their own positions, the gradient is shifted
+        "n1c6k6s7d3p9w401",
+        "n1c3k5s4st3p6w161",
+        "n2c7k9s5d3p9w50",  # the same tap of several channels
+    ],
+)
 @pytest.mark.parametrize("dtype", problems.DTYPES, ids=str)
 def test_what_no_tap_reads_is_multiplied_by_nothing(line, dtype, monkeypatch):
     """Infinities and NaNs beside a tap's range stay out of its sum, also those of the other half
     of a pair of BF16."""
     problem = parse(line)
     found = plan(problem, dtype.name, monkeypatch)
-    grad_out, x = problems.integer_operands(problem, BACKWARD_WEIGHT, dtype)[:2]
-    for at in 0, 1, problem.Q // 2, problem.Q - 1:
-        for value in np.inf, np.nan:
-            spoilt = grad_out.copy()
-            spoilt[..., at] = value
-            got, _ = run(found, spoilt, x)
-            with np.errstate(invalid="ignore"):
-                exact = problems.call(reference, BACKWARD_WEIGHT, problem, spoilt, x)
-            taps = np.arange(problem.S) * problem.d + at * problem.s - problem.pl
-            inside = (taps >= 0) & (taps < problem.W)
-            assert np.isfinite(got[..., ~inside].astype(float)).all(), (at, value)
-            assert not np.isfinite(got[..., inside].astype(float)).any()
-            np.testing.assert_array_equal(
-                got[..., ~inside], problems.rounded(exact[..., ~inside], dtype)
-            )
+    operands = problems.integer_operands(problem, BACKWARD_WEIGHT, dtype)[:2]
+    tap, position = np.arange(problem.S)[:, None], np.arange(problem.Q)
+    read = tap * problem.d + position * problem.s - problem.pl  # of x, by tap and position
+    for which, width in (0, problem.Q), (1, problem.W):
+        for at in 0, 1, 2, width // 2, width - 3, width - 2, width - 1:
+            for value in np.inf, np.nan:
+                spoilt = [operand.copy() for operand in operands]
+                spoilt[which][..., at] = value
+                pairs = (read >= 0) & (read < problem.W)
+                pairs &= (position == at) if which == 0 else (read == at)
+                used = pairs.any(axis=1)
+                got, _ = run(found, *spoilt)
+                with np.errstate(invalid="ignore"):
+                    exact = problems.call(reference, BACKWARD_WEIGHT, problem, *spoilt)
+                assert not np.isfinite(got[..., used].astype(float)).any()
+                np.testing.assert_array_equal(
+                    got[..., ~used], problems.rounded(exact[..., ~used], dtype), f"{which} {at}"
+                )
 
 
 @pytest.mark.parametrize("dtype", problems.DTYPES, ids=str)

@@ -141,7 +141,7 @@ XC_INLINE XC_AVX512_16 __m512 multiply_row_pairs(__m512 sum, __m512 a, __m512 b)
     for (ptrdiff_t row = tile->rows;;) {                                                         \
       ptrdiff_t q = first;                                                                       \
       while (q < end) {                                                                          \
-        const int all = q >= all_first && (q + EACH <= all_end || all_end == end);               \
+        const int all = q >= all_first;                                                          \
         for (; all && q + EACH <= all_end; q += EACH) {                                          \
           for (int side = 0; side < 2; side++)                                                   \
             for (ptrdiff_t r = 0; r < tile->ahead_rows[side]; r++)                               \
