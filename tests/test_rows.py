@@ -159,6 +159,14 @@ def test_scratch_fits_the_second_level_cache(line, monkeypatch):
         assert found.for_strided().engine.scratch_bytes <= size
 
 
+@pytest.mark.parametrize("line", ["n1c5k5s3w20000000000", "n1c64k64s3g64w9000000000"])
+def test_few_sums_follow_one_another(line, monkeypatch):
+    found = plan(parse(line), "float32", monkeypatch)
+    bl = found._blocking
+    assert parse(line).Q / (bl.tile * bl.slots) <= 2**14
+    assert found.engine.shared_bytes <= 2**27
+
+
 @pytest.mark.parametrize(
     ("line", "rows"),
     [
@@ -170,6 +178,8 @@ def test_scratch_fits_the_second_level_cache(line, monkeypatch):
         ("n64c12k20s3p1w50", True),
         ("n4c64k64s9w5008", False),  # full vectors
         ("n4c128k128s3w1000", False),
+        ("n1c3000k5s3st2w3000", False),  # too many rows for a cache
+        ("n1c3000k5s3w3000", True),  # not the gradient's
         ("n64c12k12s51w52", False),  # rows of two positions
         ("n1c1k512s16st8w32000", False),  # the taps are lanes
         ("n16c64k64s31psameg64w30", False),  # the channels are

@@ -71,11 +71,17 @@ def loads(rows: int, taps: int, m: Machine) -> float:
 
 
 def rows_are_better(
-    lanes: int, rows: int, taps: int, planes: int, width: int, item: int, m: Machine
+    lanes: int, rows: int, taps: int, planes: int, width: int, read: int, item: int, m: Machine
 ) -> bool:
     """Whether they are, than matrix products with so many lanes. These are a little faster where
-    vectors are full, but transpose the lanes, for so many rows and taps. From measurements."""
+    vectors are full, but transpose the lanes, for so many rows and taps. From measurements.
+
+    All `read` rows (or planes of them) of the operand that is read by taps should stay in the
+    second-level cache, some hundred positions of each.
+    """
     vector, width = m.vector_bytes // item, max(1, width)
+    if read * min(width, 512) * item > m.l2_bytes:
+        return False
     if planes > 1 and rows <= ceil_div(taps, planes) < 8:
         return True  # the columns of a matrix product, taps of a plane, would be few
     speed, transposed = _SPEED[m.vector_bytes]
@@ -109,10 +115,12 @@ def row_blocking(sh: RowShape, m: Machine) -> RowBlocking:
     tile = round_up(even_parts(max(1, width), columns), line)
     most = columns // (tile + min(reach, (taps - 1) * tile))
     nb = max(n for n in range(1, max(1, min(sh.N, most)) + 1) if sh.N % n == 0)
-    # As in weight_blocking: a slot has a thousand positions at least.
+    # As in weight_blocking: a slot has a thousand positions at least. And there are so many slots
+    # that few sums of tiles follow one another.
     tiles, positions = sh.N // nb * ceil_div(width, tile), sh.N * width
     size = sh.groups * sh.a_rows * sh.b_rows * sh.taps * sh.computed
-    slots = min(ceil_div(ITEMS, sh.groups), tiles, positions // 2**10, 2**26 // size)
+    slots = max(ceil_div(ITEMS, sh.groups), tiles // 2**13)
+    slots = min(slots, tiles, positions // 2**10, 2**26 // size)
     slots = 1 << max(1, slots).bit_length() - 1
     reasons = [
         f"dot products of rows: {sh.a_rows} in calls of {max(parts)}, against {sh.b_rows} with "

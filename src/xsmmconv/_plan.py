@@ -258,7 +258,7 @@ class Plan:
         )
         self._lanes = lanes_from(K, C, self._item, self._machine.vector_bytes)
         channels = (K, C) if self._lanes == "grad_out" else (C, K)
-        sizes = *channels, S, s, p.Q, self._item
+        sizes = *channels, S, s, p.Q, C * s if s > 1 else min(C, K), self._item
         if not (windows or depthwise) and rows_are_better(*sizes, self._machine):
             return self._make_row_gradient(C, K)
         if windows:  # x[n, 0, q s + t] = a matrix of positions q and channels t, with one tap

@@ -134,7 +134,7 @@ XC_INLINE XC_AVX512_16 __m512 multiply_row_pairs(__m512 sum, __m512 a, __m512 b)
                                         ptrdiff_t first, ptrdiff_t all_first, ptrdiff_t all_end, \
                                         ptrdiff_t end, const int A, const int B) {               \
     VECTOR sum[32], v[8];                                                                        \
-    const char *a[8], *b[8];                                                                     \
+    const char *a[8], *b[8], *ahead[2] = {tile->ahead[0], tile->ahead[1]};                       \
     XC_UNROLL for (int i = 0; i < A * B; i++) sum[i] = (VECTOR){0};                              \
     XC_UNROLL for (int i = 0; i < A; i++) a[i] = tile->a + i * tile->a_row;                      \
     XC_UNROLL for (int j = 0; j < B; j++) b[j] = tile->b + taps[j].place;                        \
@@ -145,7 +145,7 @@ XC_INLINE XC_AVX512_16 __m512 multiply_row_pairs(__m512 sum, __m512 a, __m512 b)
         for (; all && q + EACH <= all_end; q += EACH) {                                          \
           for (int side = 0; side < 2; side++)                                                   \
             for (ptrdiff_t r = 0; r < tile->ahead_rows[side]; r++)                               \
-              _mm_prefetch(tile->ahead[side] + r * tile->ahead_row[side] + q * SIZE, _MM_HINT_T1); \
+              _mm_prefetch(ahead[side] + r * tile->ahead_row[side] + q * SIZE, _MM_HINT_T1);     \
           XC_UNROLL for (int i = 0; i < A; i++) v[i] = *(const VECTOR*)(a[i] + q * SIZE);        \
           XC_UNROLL for (int j = 0; j < B; j++) {                                                \
             const VECTOR w = *(const VECTOR*)(b[j] + q * SIZE);                                  \
@@ -177,6 +177,8 @@ XC_INLINE XC_AVX512_16 __m512 multiply_row_pairs(__m512 sum, __m512 a, __m512 b)
       if (--row <= 0) break;                                                                     \
       XC_UNROLL for (int i = 0; i < A; i++) a[i] += tile->a_next;                                \
       XC_UNROLL for (int j = 0; j < B; j++) b[j] += tile->b_next;                                \
+      ahead[0] += tile->a_next;                                                                  \
+      ahead[1] += tile->b_next;                                                                  \
     }                                                                                            \
     add_sums_##SUMS(sums, sum, A * B);                                                           \
   }
@@ -200,31 +202,32 @@ XC_ROW_DOTS(4d, , __m256d_u, __m256i, 4, 8, 4d, XC_ROWS_4D, XC_SOME_4D, XC_KEEP_
       ptrdiff_t all_first, ptrdiff_t all_end, ptrdiff_t end) {                                   \
     row_dots_##NAME(sums, tile, taps, first, all_first, all_end, end, A, B);                     \
   }
-#define XC_ROW_DOTS_4(DO, ...) DO(__VA_ARGS__, 1) DO(__VA_ARGS__, 2) DO(__VA_ARGS__, 3) DO(__VA_ARGS__, 4)
-#define XC_ROW_DOTS_5(DO, ...) XC_ROW_DOTS_4(DO, __VA_ARGS__) DO(__VA_ARGS__, 5)
-#define XC_ROW_DOTS_6(DO, ...) XC_ROW_DOTS_5(DO, __VA_ARGS__) DO(__VA_ARGS__, 6)
-#define XC_ROW_DOTS_7(DO, ...) XC_ROW_DOTS_6(DO, __VA_ARGS__) DO(__VA_ARGS__, 7)
-#define XC_ROW_DOTS_8(DO, ...) XC_ROW_DOTS_7(DO, __VA_ARGS__) DO(__VA_ARGS__, 8)
+#define XC_UP_TO_4(DO, ...)                                                                      \
+  DO(__VA_ARGS__, 1) DO(__VA_ARGS__, 2) DO(__VA_ARGS__, 3) DO(__VA_ARGS__, 4)
+#define XC_UP_TO_5(DO, ...) XC_UP_TO_4(DO, __VA_ARGS__) DO(__VA_ARGS__, 5)
+#define XC_UP_TO_6(DO, ...) XC_UP_TO_5(DO, __VA_ARGS__) DO(__VA_ARGS__, 6)
+#define XC_UP_TO_7(DO, ...) XC_UP_TO_6(DO, __VA_ARGS__) DO(__VA_ARGS__, 7)
+#define XC_UP_TO_8(DO, ...) XC_UP_TO_7(DO, __VA_ARGS__) DO(__VA_ARGS__, 8)
 #define XC_ROW_NAME(NAME, TARGET, A, B) row_dots_##NAME##_##A##_##B,
 #define XC_ROW_DOTS_WIDE(NAME, TARGET)                                                           \
-  XC_ROW_DOTS_8(XC_ROW_DOTS_AS, NAME, TARGET, 1)                                                 \
-  XC_ROW_DOTS_8(XC_ROW_DOTS_AS, NAME, TARGET, 2)                                                 \
-  XC_ROW_DOTS_7(XC_ROW_DOTS_AS, NAME, TARGET, 3)                                                 \
-  XC_ROW_DOTS_6(XC_ROW_DOTS_AS, NAME, TARGET, 4)                                                 \
-  XC_ROW_DOTS_5(XC_ROW_DOTS_AS, NAME, TARGET, 5)                                                 \
-  XC_ROW_DOTS_4(XC_ROW_DOTS_AS, NAME, TARGET, 6)                                                 \
+  XC_UP_TO_8(XC_ROW_DOTS_AS, NAME, TARGET, 1)                                                    \
+  XC_UP_TO_8(XC_ROW_DOTS_AS, NAME, TARGET, 2)                                                    \
+  XC_UP_TO_7(XC_ROW_DOTS_AS, NAME, TARGET, 3)                                                    \
+  XC_UP_TO_6(XC_ROW_DOTS_AS, NAME, TARGET, 4)                                                    \
+  XC_UP_TO_5(XC_ROW_DOTS_AS, NAME, TARGET, 5)                                                    \
+  XC_UP_TO_4(XC_ROW_DOTS_AS, NAME, TARGET, 6)                                                    \
   static const row_dots_t row_table_##NAME[6][8] = {                                             \
-      {XC_ROW_DOTS_8(XC_ROW_NAME, NAME, TARGET, 1)}, {XC_ROW_DOTS_8(XC_ROW_NAME, NAME, TARGET, 2)}, \
-      {XC_ROW_DOTS_7(XC_ROW_NAME, NAME, TARGET, 3)}, {XC_ROW_DOTS_6(XC_ROW_NAME, NAME, TARGET, 4)}, \
-      {XC_ROW_DOTS_5(XC_ROW_NAME, NAME, TARGET, 5)}, {XC_ROW_DOTS_4(XC_ROW_NAME, NAME, TARGET, 6)}, \
+      {XC_UP_TO_8(XC_ROW_NAME, NAME, TARGET, 1)}, {XC_UP_TO_8(XC_ROW_NAME, NAME, TARGET, 2)},    \
+      {XC_UP_TO_7(XC_ROW_NAME, NAME, TARGET, 3)}, {XC_UP_TO_6(XC_ROW_NAME, NAME, TARGET, 4)},    \
+      {XC_UP_TO_5(XC_ROW_NAME, NAME, TARGET, 5)}, {XC_UP_TO_4(XC_ROW_NAME, NAME, TARGET, 6)},    \
   };
 #define XC_ROW_DOTS_NARROW(NAME)                                                                 \
-  XC_ROW_DOTS_6(XC_ROW_DOTS_AS, NAME, , 1)                                                       \
-  XC_ROW_DOTS_6(XC_ROW_DOTS_AS, NAME, , 2)                                                       \
-  XC_ROW_DOTS_4(XC_ROW_DOTS_AS, NAME, , 3)                                                       \
+  XC_UP_TO_6(XC_ROW_DOTS_AS, NAME, , 1)                                                          \
+  XC_UP_TO_6(XC_ROW_DOTS_AS, NAME, , 2)                                                          \
+  XC_UP_TO_4(XC_ROW_DOTS_AS, NAME, , 3)                                                          \
   static const row_dots_t row_table_##NAME[6][8] = {                                             \
-      {XC_ROW_DOTS_6(XC_ROW_NAME, NAME, , 1)}, {XC_ROW_DOTS_6(XC_ROW_NAME, NAME, , 2)},          \
-      {XC_ROW_DOTS_4(XC_ROW_NAME, NAME, , 3)},                                                   \
+      {XC_UP_TO_6(XC_ROW_NAME, NAME, , 1)}, {XC_UP_TO_6(XC_ROW_NAME, NAME, , 2)},                \
+      {XC_UP_TO_4(XC_ROW_NAME, NAME, , 3)},                                                      \
   };
 XC_ROW_DOTS_WIDE(16f, XC_AVX512)
 XC_ROW_DOTS_WIDE(8d, XC_AVX512)
