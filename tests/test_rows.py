@@ -181,6 +181,7 @@ def test_few_sums_follow_one_another(line, monkeypatch):
         ("n1c3000k5s3st2w3000", False),  # too many rows for a cache
         ("n1c3000k5s3w3000", True),  # not the gradient's
         ("n64c12k12s51w52", False),  # rows of two positions
+        ("n1c16k16s3w66", False),  # few positions for a sum
         ("n1c1k512s16st8w32000", False),  # the taps are lanes
         ("n16c64k64s31psameg64w30", False),  # the channels are
     ],

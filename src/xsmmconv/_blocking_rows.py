@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from xsmmconv._blocking import ITEMS, Machine, ceil_div, even_parts, longest, round_up
 from xsmmconv._geometry import Phase, interior
+from xsmmconv._problem import ConvProblem
 
 # Taps of a call with 1, 2, ... rows a, by the bytes of a vector: what the registers hold.
 _TAPS = {64: (8, 8, 7, 6, 5, 4), 32: (6, 6, 4)}
@@ -70,25 +71,24 @@ def loads(rows: int, taps: int, m: Machine) -> float:
     return total / rows
 
 
-def rows_are_better(
-    lanes: int, rows: int, taps: int, planes: int, width: int, read: int, item: int, m: Machine
-) -> bool:
-    """Whether they are, than matrix products with so many lanes. These are a little faster where
-    vectors are full, but transpose the lanes, for so many rows and taps. From measurements.
-
-    All `read` rows (or planes of them) of the operand that is read by taps should stay in the
-    second-level cache, some hundred positions of each.
-    """
-    vector, width = m.vector_bytes // item, max(1, width)
-    if read * min(width, 512) * item > m.l2_bytes:
+def rows_are_better(p: ConvProblem, lanes_from: str, computed: int, item: int, m: Machine) -> bool:
+    """Whether they are, than matrix products with lanes from "grad_out" or "x" in `computed` bytes.
+    These are a little faster where vectors are full, but transpose the lanes, for so many rows and
+    taps. From measurements. `item`: bytes of what dot products multiply."""
+    C, K, vector = p.C // p.g, p.K // p.g, m.vector_bytes // computed
+    lanes, rows = (K, C) if lanes_from == "grad_out" else (C, K)
+    # What is read by taps should stay in the second-level cache, some hundred positions of it.
+    read = C * p.s if p.s > 1 else min(C, K)
+    if read * min(p.Q, 512) * item > m.l2_bytes:
         return False
-    if planes > 1 and rows <= ceil_div(taps, planes) < 8:
+    if p.s > 1 and rows <= ceil_div(p.S, p.s) < 8:
         return True  # the columns of a matrix product, taps of a plane, would be few
     speed, transposed = _SPEED[m.vector_bytes]
     filled = lanes / round_up(lanes, vector)
     filled *= 1.02 if filled == 1 or m.vector_bytes == 64 else 0.94  # AVX2 has no masks
-    speed *= width / round_up(width, vector)
-    return speed + transposed / (rows * taps) - 3 / width >= filled
+    speed *= p.Q / round_up(p.Q, vector)
+    sums = 3 / p.Q + 48 / (item * max(1, p.N) * p.Q)  # of a row, and of a call
+    return speed + transposed / (rows * p.S) - sums >= filled
 
 
 def _together(sh: RowShape, taps: int) -> int:

@@ -257,9 +257,8 @@ class Plan:
             forward_phases(W, S, p.Q, s, p.d, p.pl), s, weights=True
         )
         self._lanes = lanes_from(K, C, self._item, self._machine.vector_bytes)
-        channels = (K, C) if self._lanes == "grad_out" else (C, K)
-        sizes = *channels, S, s, p.Q, C * s if s > 1 else min(C, K), self._item
-        if not (windows or depthwise) and rows_are_better(*sizes, self._machine):
+        sizes = self._lanes, self._item, 2 if self._native_bf16 else self._item
+        if not (windows or depthwise) and rows_are_better(p, *sizes, self._machine):
             return self._make_row_gradient(C, K)
         if windows:  # x[n, 0, q s + t] = a matrix of positions q and channels t, with one tap
             C, S, s, W, self._lanes = S, 1, 1, p.Q, "x"
