@@ -85,7 +85,7 @@ def rows_are_better(p: ConvProblem, lanes_from: str, computed: int, item: int, m
         return True  # the columns of a matrix product, taps of a plane, would be few
     speed, transposed = _SPEED[m.vector_bytes]
     filled = lanes / round_up(lanes, vector)
-    filled *= 1.02 if filled == 1 or m.vector_bytes == 64 else 0.94  # AVX2 has no masks
+    filled *= 1.02 if filled == 1 or m.vector_bytes == 64 else 0.93  # AVX2 has no masks
     speed *= p.Q / round_up(p.Q, vector)
     sums = 3 / p.Q + 48 / (item * max(1, p.N) * p.Q)  # of a row, and of a call
     return speed + transposed / (rows * p.S) - sums >= filled
