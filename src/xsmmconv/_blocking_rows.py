@@ -9,6 +9,7 @@ be added up at its end.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import gcd
 
 from xsmmconv._blocking import ITEMS, Machine, ceil_div, even_parts, longest, round_up
 from xsmmconv._geometry import Phase, interior
@@ -122,6 +123,10 @@ def row_blocking(sh: RowShape, m: Machine) -> RowBlocking:
     slots = max(ceil_div(ITEMS, sh.groups), tiles // 2**13)
     slots = min(slots, tiles, positions // 2**10, 2**26 // size)
     slots = 1 << max(1, slots).bit_length() - 1
+    # As many tiles in every slot, so that threads finish together.
+    each = slots // gcd(sh.N // nb, slots)
+    if width >= 2**10 * each:
+        tile = round_up(even_parts(width, columns, each), line)
     reasons = [
         f"dot products of rows: {sh.a_rows} in calls of {max(parts)}, against {sh.b_rows} with "
         f"{sh.taps} taps; positions in the lanes"
