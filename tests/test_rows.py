@@ -143,8 +143,9 @@ def test_every_call_has_a_routine():
     for dtype in codes:
         for rows, taps in enumerate(limits, 1):
             assert all(dots(dtype, rows, n) for n in range(1, taps + 1))
-        assert not dots(dtype, len(limits) + 1, 1)
-        assert not dots(dtype, 1, 9)
+        for rows, taps in (len(limits) + 1, 1), (1, limits[0] + 1), (0, 1), (1, 0):
+            with pytest.raises(xsmmconv.UnsupportedError, match=f"{rows} rows and {taps} taps"):
+                dots(dtype, rows, taps)
 
 
 @pytest.mark.parametrize(

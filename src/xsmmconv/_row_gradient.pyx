@@ -17,6 +17,7 @@ from xsmmconv._panel cimport Operand, Panel, Window, pack_panel
 from xsmmconv._team cimport team_of, team_run
 
 from xsmmconv._dispatch import vector_bytes
+from xsmmconv._errors import UnsupportedError
 from xsmmconv._layout import window_rows
 
 cnp.import_array()
@@ -219,8 +220,11 @@ cdef int64_t finish(const void* table, const void* arrays, int64_t index, char* 
 
 
 def dots(int dtype, int a, int b):
-    """Address of the routine for so many rows and taps, 0 if there is none; see _row_dots.h."""
-    return <size_t> row_dots_of(dtype, vector_bytes() == 64, a, b)
+    """Address of the routine for so many rows and taps; see _row_dots.h."""
+    cdef row_dots_t routine = row_dots_of(dtype, vector_bytes() == 64, a, b)
+    if routine == NULL:
+        raise UnsupportedError(f"there are no dot products of {a} rows and {b} taps")
+    return <size_t> routine
 
 
 @cython.final
