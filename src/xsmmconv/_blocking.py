@@ -109,7 +109,8 @@ class CorrelateBlocking:
     reasons: tuple[str, ...]
     split: int = 1  # one filter: its taps are so many filters with fewer taps
     interleaved: bool = False  # a chunk of all phases is collected, then written as whole rows
-    fetched: bool = False  # lanes = channels: the rows of the next tile are fetched meanwhile
+    fetched: bool = False  # what the next chunk copies to the panel is brought to L2 meanwhile,
+    rows_fetched: bool = False  # and where the interleaved rows will be written
 
     @property
     def transposed(self) -> bool:
@@ -244,6 +245,8 @@ def _lists(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) ->
     # Each block of filters reads them again, and rows that collide in L1 are read from L2.
     spread = not collide(sh.source_width * sh.item)
     few = sh.C <= 16 or (sh.C <= 24 and sh.K <= 2 * sh.C and spread)
+    # One block reads them once, from whatever cache, and computes long enough for memory to come.
+    few = few or (sh.K <= 16 and taps >= 5 and sh.K * taps >= 20)
     if in_place and (taps > 1 or 8 * taps >= sh.C) and few:
         return "channels", f"{taps} taps of {sh.C} channels are read in place"
     if taps >= channels or (not in_place and 2 * taps >= channels):
@@ -386,7 +389,11 @@ def _interleaved(sh: CorrelateShape, m: Machine, bl: CorrelateBlocking) -> Corre
     if sh.merged:
         fits = max(fits, bl.tile)
         reasons = (*bl.reasons, f"{len(sh.merged)} phases are filters, too; then whole rows")
-    return replace(bl, interleaved=True, chunk=min(bl.chunk, fits), reasons=reasons)
+    # Rounded rows come slowly enough for the processor's own prefetching.
+    fetched = sh.same_type and sh.N * sh.groups * sh.K * sh.out_width * sh.item > m.l2_bytes
+    return replace(
+        bl, interleaved=True, chunk=min(bl.chunk, fits), rows_fetched=fetched, reasons=reasons
+    )
 
 
 def _panel(
@@ -411,8 +418,23 @@ def _panel(
     return packed, apart, ["rows in place: what the next tile reads is fetched meanwhile"] * ahead
 
 
+def _fetched(sh: CorrelateShape, m: Machine, bl: CorrelateBlocking) -> CorrelateBlocking:
+    """While a chunk is computed, lines of memory can come that the next one copies to its panel: if
+    L2 has room for them beside this panel, and the rows are not there anyway."""
+    _, _, reach = longest(sh.phases)
+    spacing = max((run.spacing for phase in sh.phases for run in phase.runs), default=1)
+    stored = sh.item if sh.same_type else 2
+    whole = sh.N * sh.groups * sh.channels * sh.source_width * stored
+    panel = sh.C * (bl.chunk + reach) * sh.planes * sh.item * (1 + sh.tap_pairs)
+    near = bl.packed and bl.nb == 1 and spacing <= bl.chunk
+    if not near or whole <= m.l2_bytes or 3 * panel > m.l2_bytes:
+        return bl
+    reasons = (*bl.reasons, "what the next chunk copies is fetched meanwhile")
+    return replace(bl, fetched=True, reasons=reasons)
+
+
 def correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
-    return _interleaved(sh, m, _correlate_blocking(sh, m))
+    return _fetched(sh, m, _interleaved(sh, m, _correlate_blocking(sh, m)))
 
 
 def _correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:

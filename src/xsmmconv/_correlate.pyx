@@ -11,16 +11,17 @@ cimport cython
 cimport numpy as cnp
 
 from xsmmconv._correlate_table cimport (
-    ONE_TAP_FILTERS, PACKED_CHANNELS, Call, Phase, Segment, Table, Tile, pack_channel_pairs,
-    pack_channels, pack_one_tap, pack_weight_block, pack_weight_row,
+    ONE_TAP_FILTERS, PACKED_CHANNELS, Arrays, Call, Phase, Segment, Table, Tile,
+    pack_channel_pairs, pack_channels, pack_one_tap, pack_weight_block, pack_weight_row,
 )
+from xsmmconv._fetch cimport Place, place_of, rows_after, rows_written
 from xsmmconv._kernel cimport kernel_t
 from xsmmconv._memory cimport Packed, Scratch, copy_rows, operand
 from xsmmconv._pack cimport (
-    border_tap, interleave, lane_ops, lane_ops_of, pack_ops_of, products_t, rows_ahead,
+    border_tap, fetch_lines, interleave, lane_ops, lane_ops_of, pack_ops_of, products_t, rows_ahead,
     transpose_rounded,
 )
-from xsmmconv._panel cimport Operand, Window, pack_lanes, pack_panel, pack_transposed
+from xsmmconv._panel cimport Window, pack_lanes, pack_panel, pack_transposed
 from xsmmconv._team cimport team_of, team_run
 
 from xsmmconv._dispatch import vector_bytes
@@ -29,18 +30,9 @@ from xsmmconv._layout import window_rows
 cnp.import_array()
 
 
-cdef struct Arrays:
-    # The operands of one execution; strides in bytes.
-    Operand source
-    const char* weight   # in the layout of the plan, computing type
-    const char* bias     # computing type, or NULL
-    char* out
-    int relu
-    int64_t k_parts      # work items that share a chunk, each with its own filters
-
-
 cdef int64_t run_partial(const Table* t, Tile* tile, const char* source, const char* weight,
-                         char* result, char* partial, int64_t width) noexcept nogil:
+                         char* result, char* partial, int64_t width, rows_ahead* ahead) \
+        noexcept nogil:
     """The part of a tile that is not added up by a kernel; returns the multiply-adds issued."""
     cdef int64_t i, work = tile.work
     cdef float single = 1
@@ -48,6 +40,7 @@ cdef int64_t run_partial(const Table* t, Tile* tile, const char* source, const c
     cdef Call* call
     for i in range(tile.partial):
         call = &t.calls[tile.first_call + i]
+        fetch_lines(ahead)
         call.kernel(source + call.a, weight + call.b, partial + call.c, &call.count,
                     t.offsets_a + call.first, t.offsets_b + call.first)
         work += call.work
@@ -59,14 +52,17 @@ cdef int64_t run_partial(const Table* t, Tile* tile, const char* source, const c
 
 
 cdef inline int64_t run_call(const Table* t, Call* call, const char* source, const char* weight,
-                             char* result, bint tail, const rows_ahead* ahead) noexcept nogil:
+                             char* result, bint tail, rows_ahead* ahead) noexcept nogil:
     """One kernel call; returns its multiply-adds."""
     cdef kernel_t kernel = call.tail if tail else call.kernel
     if t.depthwise:
         (<products_t> kernel)(weight + call.b, source + call.a, result + call.c, &call.count,
                               t.offsets_b + call.first, t.offsets_a + call.first, call.columns,
                               t.step, t.lane_step, ahead)
-    elif t.filters_in_lanes:
+        return call.tail_work if tail else call.work
+    fetch_lines(ahead)
+    fetch_lines(ahead + 1)
+    if t.filters_in_lanes:
         kernel(weight + call.b, source + call.a, result + call.c, &call.count,
                t.offsets_b + call.first, t.offsets_a + call.first)
     else:
@@ -77,11 +73,11 @@ cdef inline int64_t run_call(const Table* t, Call* call, const char* source, con
 
 cdef int64_t run_tile(const Table* t, Tile* tile, const char* source, const char* weight,
                       char* result, char* partial, int64_t ldc, int64_t width, int64_t filters,
-                      const rows_ahead* ahead) noexcept nogil:
+                      rows_ahead* ahead) noexcept nogil:
     """All kernel calls of one tile for one block of filters; returns the multiply-adds issued."""
     cdef int64_t i, k, work = 0, size = t.source_ops.computed
     if tile.border >= 0:
-        work = run_partial(t, tile, source, weight, result, partial, width)
+        work = run_partial(t, tile, source, weight, result, partial, width, ahead)
     if tile.fill and t.lane_step > 1:
         for i in range(width):
             memset(result + i * t.lane_step * t.kb * size, 0, t.kb * size)
@@ -157,7 +153,7 @@ cdef void store_lanes(const Table* t, const Arrays* v, int64_t step, char* out, 
 
 cdef int64_t run_segment(const Table* t, const Arrays* v, Phase* phase, Segment* seg, int64_t m0,
                          const char* base, int64_t n, int64_t g, int64_t k0, char* compact,
-                         char* phase_rows) noexcept nogil:
+                         char* phase_rows, rows_ahead* ahead) noexcept nogil:
     """The tiles of a segment that start in the chunk at m0, for the filters k0, k0 + 1, ..."""
     cdef int64_t size = t.source_ops.computed, stored = t.out_ops.stored
     cdef int64_t filters = min(t.kb, t.K - k0), first = g * t.K + k0, work = 0, i, m, at
@@ -168,7 +164,6 @@ cdef int64_t run_segment(const Table* t, const Arrays* v, Phase* phase, Segment*
     cdef Tile* tile = &t.tiles[seg.tile]
     cdef bint rounded = tile.rounded >= 0 and v.bias == NULL and not v.relu
     cdef int64_t end = min(seg.count, (m0 + t.chunk - seg.start + seg.width - 1) // seg.width)
-    cdef rows_ahead ahead
     if t.direct or t.interleaved:
         ldc = t.out_width if t.direct else t.chunk
     if t.depthwise:
@@ -185,7 +180,7 @@ cdef int64_t run_segment(const Table* t, const Arrays* v, Phase* phase, Segment*
                + (phase.first + m * phase.step) * stored)
         if rounded:
             work += run_call(t, &t.calls[tile.rounded], base + m * size, weight, out,
-                             filters != t.kb, NULL)
+                             filters != t.kb, ahead)
             continue
         ahead.write = out
         at = m % t.tile if t.filters_in_lanes else 0
@@ -196,7 +191,7 @@ cdef int64_t run_segment(const Table* t, const Arrays* v, Phase* phase, Segment*
             result = phase_rows + (m - m0) * size
         work += run_tile(t, tile, base + m * t.column * size, weight, result,
                          compact + t.compact_bytes + t.rows_bytes, ldc, seg.width, filters,
-                         &ahead)
+                         ahead)
         if t.filters_in_lanes:
             # All of a tile together: at a border its segments are narrow.
             if t.lane_step == 1 and (at + seg.width == t.tile or m + seg.width == phase.count):
@@ -208,20 +203,22 @@ cdef int64_t run_segment(const Table* t, const Arrays* v, Phase* phase, Segment*
 
 
 cdef int64_t run_block(const Table* t, const Arrays* v, int64_t m0, const char* base, int64_t n,
-                       int64_t g, int64_t k0, char* compact) noexcept nogil:
+                       int64_t g, int64_t k0, char* compact, rows_ahead* ahead) noexcept nogil:
     """A chunk of all phases for the filters k0, k0 + 1, ..."""
     cdef int64_t p, s, work = 0, first = (g * t.K + k0) // t.merged
     cdef int64_t filters = min(t.kb, t.K - k0) // t.merged
     cdef char* rows = compact + t.compact_bytes
     cdef char* phase_rows = rows
+    cdef char* out = v.out + (n * t.groups * t.filters + first) * t.out_width * t.out_ops.stored
     cdef Phase* phase
+    if t.out_lines:
+        ahead[1] = rows_written(t, out, m0, filters)
     for p in range(t.n_phases):
         phase = &t.phases[p]
         for s in range(phase.segments):
             work += run_segment(t, v, phase, &t.segments[phase.first_segment + s], m0, base, n, g,
-                                k0, compact, phase_rows)
+                                k0, compact, phase_rows, ahead)
         phase_rows += t.kb * t.chunk * t.source_ops.computed
-    cdef char* out = v.out + (n * t.groups * t.filters + first) * t.out_width * t.out_ops.stored
     if t.lane_step > 1:
         m0 *= t.lane_step
         store_lanes(t, v, 1, out + m0 * t.out_ops.stored, compact,
@@ -251,14 +248,15 @@ cdef int64_t run_item(const void* table, const void* arrays, int64_t item, char*
     """One work item: nb batch rows, a group, a chunk of columns and a share of the filters."""
     cdef const Table* t = <const Table*> table
     cdef const Arrays* v = <const Arrays*> arrays
-    cdef int64_t chunk = item % t.chunks
-    cdef int64_t part = item // t.chunks % v.k_parts
-    cdef int64_t g = item // (t.chunks * v.k_parts) % t.groups
-    cdef int64_t n = item // (t.chunks * v.k_parts * t.groups) * t.nb
-    cdef int64_t m0 = chunk * t.chunk, size = t.source_ops.computed, work = 0, block
+    cdef Place here = place_of(t, v, item)
+    cdef int64_t n = here.n, g = here.g, m0 = here.m0, part = here.part
+    cdef int64_t size = t.source_ops.computed, work = 0, block
+    cdef rows_ahead ahead[2]
     cdef int64_t blocks = (t.K + t.kb - 1) // t.kb
     cdef char* panel = scratch + t.compact_bytes + t.rows_bytes + t.partial_bytes
     cdef const char* base
+    ahead[0] = rows_after(t, v, item)
+    ahead[1].lines = 0
     if t.filters_in_lanes:
         base = panel - m0 * t.column * size
         if not t.depthwise:
@@ -275,7 +273,7 @@ cdef int64_t run_item(const void* table, const void* arrays, int64_t item, char*
                 memset(panel, 0, t.kb * t.positions * size)
             pack_lanes(&t.panel, &v.source, panel, n, t.kb, block * t.kb,
                        min(t.kb, t.K - block * t.kb), m0 * t.step, t.positions, t.pair_lanes)
-        work += run_block(t, v, m0, base, n, g, block * t.kb, scratch)
+        work += run_block(t, v, m0, base, n, g, block * t.kb, scratch, ahead)
     return work
 
 
@@ -361,11 +359,31 @@ cdef class Correlate:
             panel = source.column * t.positions
         t.depthwise = sh.depthwise
         t.fetched = bl.fetched
+        if not sh.depthwise:
+            self.set_lines(sh, bl, program)
         if sh.depthwise and sh.tap_pairs:
             t.pair_lanes, t.pair_taps = program.pair_lanes
         self.scratch_bytes = t.compact_bytes + t.rows_bytes + t.partial_bytes + panel * sh.item
         self.shared_bytes = weight.group * sh.groups * t.source_ops.computed if weight.packed else 0
         self.swapped, self.packs_weights = swapped, weight.packed
+
+    cdef set_lines(self, sh, bl, program):
+        """How many lines are fetched with each call of a kernel: of the rows that the item writes,
+        and of what the next one reads, which is set, too, relative to its columns."""
+        cdef Table* t = &self.t
+        windows = program.source.windows
+        calls = sum([count * program.tiles[tile][1] for _, _, count, tile in program.segments])
+        calls = max(1, calls // max(1, t.chunks))  # of a block of filters
+        if bl.rows_fetched:
+            step = max(t.n_phases, t.merged)
+            lines = t.kb // t.merged * (t.chunk * step * t.out_ops.stored // 64 + 1)
+            t.out_lines = lines // calls + 1
+        if not bl.fetched or not windows:
+            return
+        t.reads_from = min([w.plane + w.shift * sh.planes for w in windows])
+        t.reads_to = max([w.plane + (w.shift + w.width - 1) * sh.planes for w in windows]) + 1
+        lines = t.channels * ((t.reads_to - t.reads_from) * t.source_ops.stored // 64 + 1)
+        t.lines = lines // (calls * ((t.K + t.kb - 1) // t.kb)) + 1
 
     def pack(self, cnp.ndarray weight):
         """The weights in the layout of this program, for `run` to use again and again."""

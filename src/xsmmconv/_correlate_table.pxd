@@ -5,7 +5,7 @@ from xsmmconv._kernel cimport kernel_t
 from xsmmconv._pack cimport (
     border_tap, narrow, pack_ops, pair_lanes, scatter_lanes, scatter_pairs,
 )
-from xsmmconv._panel cimport Panel
+from xsmmconv._panel cimport Operand, Panel
 
 
 cdef enum:
@@ -95,7 +95,12 @@ cdef struct Table:
     bint depthwise       # each filter has a channel of its own, and they are the lanes together
     int64_t pair_lanes   # there, BF16 is multiplied in pairs: positions from tap to tap,
     int64_t pair_taps    # and elements of the weights
-    bint fetched         # and their rows are fetched ahead
+    bint fetched         # what comes next is fetched meanwhile: where channels are the lanes, a
+    # tile, otherwise with each call so many lines of what the next chunk copies to the panel,
+    int64_t lines
+    int64_t out_lines    # and of the rows it writes when all phases of a chunk are computed
+    int64_t reads_from   # the columns of the source that a chunk at 0 reads
+    int64_t reads_to
     bint direct
     bint interleaved     # rows are written for a chunk of all phases together
     bint unreached       # there are columns that no phase covers: exact zeros, or the bias
@@ -105,6 +110,16 @@ cdef struct Table:
     const pack_ops* source_ops
     const pack_ops* computed_ops
     const pack_ops* out_ops
+
+
+cdef struct Arrays:
+    # The operands of one execution; strides in bytes.
+    Operand source
+    const char* weight   # in the layout of the plan, computing type
+    const char* bias     # computing type, or NULL
+    char* out
+    int relu
+    int64_t k_parts      # work items that share a chunk, each with its own filters
 
 
 cdef inline void pack_weight_row(const Table* t, const char* src, const Py_ssize_t* strides,

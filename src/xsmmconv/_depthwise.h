@@ -94,7 +94,8 @@ static inline __attribute__((always_inline)) XC_AVX512 __m512 multiply_pairs(__m
   return sum;
 }
 
-/* Rows in memory that are soon read and written: whoever computes meanwhile fetches their lines. */
+/* Rows in memory that are soon read and written: whoever computes meanwhile fetches their lines.
+ * To L2, for which more can be under way than for L1. */
 typedef struct {
   const char* read;
   ptrdiff_t read_stride; /* bytes from row to row */
@@ -102,6 +103,10 @@ typedef struct {
   ptrdiff_t write_stride;
   ptrdiff_t rows;
   ptrdiff_t stored; /* bytes of a column */
+  /* Where kernels of LIBXSMM compute, before each of them: so many lines of what is read, */
+  ptrdiff_t lines;
+  ptrdiff_t width; /* and how many bytes there are in a row, and how many of the first are fetched */
+  ptrdiff_t done;
 } rows_ahead;
 
 typedef void (*products_t)(const void* weights, const void* source, void* dst,
@@ -118,6 +123,19 @@ static inline void fetch(const rows_ahead* ahead, ptrdiff_t column, ptrdiff_t co
       _mm_prefetch(ahead->read + r * ahead->read_stride + i, _MM_HINT_T1);
       _mm_prefetch(ahead->write + r * ahead->write_stride + i, _MM_HINT_T0);
     }
+}
+
+static inline void fetch_lines(rows_ahead* ahead) {
+  ptrdiff_t lines = ahead->lines;
+  while (lines > 0 && ahead->rows > 0) {
+    for (; lines > 0 && ahead->done < ahead->width; --lines, ahead->done += 64)
+      _mm_prefetch(ahead->read + ahead->done, _MM_HINT_T1);
+    if (ahead->done >= ahead->width) {
+      ahead->done = 0;
+      ahead->read += ahead->read_stride;
+      --ahead->rows;
+    }
+  }
 }
 
 /* Loops of a known length are to be registers. */

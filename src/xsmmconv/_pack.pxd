@@ -32,6 +32,10 @@ cdef extern from "_pack.h" nogil:
         Py_ssize_t write_stride
         Py_ssize_t rows
         Py_ssize_t stored
+        Py_ssize_t lines
+        Py_ssize_t width
+        Py_ssize_t done
+    void fetch_lines(rows_ahead* ahead) noexcept nogil
     ctypedef void (*products_t)(
         const void* weights, const void* source, void* dst, const unsigned long long* count,
         const unsigned long long* weight, const unsigned long long* place,

@@ -141,13 +141,15 @@ for k, lda in (4, 64), (16, 64), (17, 64), (64, 64), (31, 8), (51, 8):
 
 
 def lines_fetched(*dispatches, targets=("hsw", "skx")):
-    """How many lines the code of each kernel names to be fetched for writing, and for reading."""
-    code = f"""
-import ctypes
+    """How many lines the code of each kernel names to be fetched for writing, for reading, and of
+    these to L2 only."""
+    code = rf"""
+import ctypes, re
 for arguments in {dispatches}:
     code = ctypes.string_at(_dispatch.dispatch_gemm(*arguments), 16384)
     code = code[: code.index(bytes.fromhex("415f415e415d415c5bc3"))]  # registers back, return
-    print(*(code.count(bytes.fromhex(prefetch)) for prefetch in ("0f0d", "0f18")))
+    hints = [modrm[0] >> 3 & 7 for modrm in re.findall(rb"\x0f\x18(.)", code, re.DOTALL)]
+    print(code.count(bytes.fromhex("0f0d")), len(hints), hints.count(2))
 """
     of_target = (run(f"{DISPATCH}\n{code}", LIBXSMM_TARGET=target).stdout for target in targets)
     return [[[*map(int, line.split())] for line in lines.splitlines()] for lines in of_target]
@@ -160,8 +162,8 @@ def test_results_are_fetched_while_they_are_computed():
         (64, 6, 5, 8, 5, 64),  # few taps of many channels: before them
         (64, 6, 64, 64, 64, 64, "float32", 1),  # and C is read anyway
     )
-    assert [written for written, _ in many] == [2, 3 * 2, 3 * 2]
-    assert [written for written, _ in wide] == [4, 6 * 4, 6 * 4]
+    assert [written for written, *_ in many] == [2, 3 * 2, 3 * 2]
+    assert [written for written, *_ in wide] == [4, 6 * 4, 6 * 4]
     assert one[0] == wide_one[0] == 0
 
 
@@ -178,8 +180,16 @@ def test_rounded_results_are_fetched_too():
 def test_the_next_rows_are_fetched_if_they_are_asked_for():
     shape = (32, 6, 64, 64, 64, 64, "float32", 0)
     of_target = lines_fetched(shape, (*shape, True))
-    for (_, without), (_, ahead) in of_target:
+    for (_, without, _), (_, ahead, to_l2) in of_target:
         assert ahead - without == 2 * (64 // 6)  # lines of 32 elements, of all columns in six goes
+        assert to_l2 == ahead - without
+
+
+def test_rows_that_are_read_once_are_fetched_to_l2():
+    of_target = lines_fetched((64, 6, 16, 64, 16, 64), (64, 6, 16, 8, 16, 64))  # columns overlap
+    for (_, apart, apart_l2), (_, overlapping, overlapping_l2) in of_target:
+        assert apart == apart_l2 == overlapping > 0
+        assert overlapping_l2 == 0
 
 
 def test_columns_are_fetched_a_few_steps_before_they_are_used():

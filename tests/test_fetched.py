@@ -1,0 +1,72 @@
+"""What a chunk fetches for the next one: when it does, and that nothing else depends on it."""
+
+import dataclasses
+
+import numpy as np
+import problems
+import pytest
+from problems import BACKWARD_DATA, FORWARD
+
+import xsmmconv
+from xsmmconv import _blocking, _plan, reference
+from xsmmconv._problem import ConvProblem
+from xsmmconv._text import parse
+
+
+def plan(line, pass_="forward"):
+    p = parse(line)
+    return xsmmconv.plan(pass_, p.x_shape, p.weight_shape, **p.parameters)
+
+
+@pytest.mark.parametrize(
+    ("line", "fetched"),
+    [
+        ("n1c64k64s5p2w16384", True),
+        ("n1c64k64s5p2w256", False),  # in L2 anyway
+        ("n1c64k64s3d3000w16384", False),  # a window for each tap
+        ("n512c64k64s3w20", False),  # filters in the lanes, rows of the batch together
+        ("n1c4096k32s3w16384", False),  # no room beside the panel
+        ("n4c15k15s51d8w60400", False),  # read in place
+    ],
+)
+def test_what_the_next_chunk_copies(line, fetched):
+    found = plan(line)
+    assert found._blocking.fetched == fetched
+    assert ("what the next chunk copies is fetched" in found.describe()) == fetched
+
+
+@pytest.mark.parametrize(
+    ("line", "fetched"),
+    [
+        ("n1c32k64s4st2p1w25600", True),
+        ("n1c32k64s4st2p1w256", False),  # in L2 anyway
+        ("n1c32k64s4w25600", False),  # a single phase
+    ],
+)
+def test_rows_of_all_phases(line, fetched):
+    assert plan(line, "backward_data")._blocking.rows_fetched == fetched
+
+
+@pytest.mark.every(2)
+@pytest.mark.parametrize("operation", [FORWARD, BACKWARD_DATA], ids=str)
+@pytest.mark.parametrize("dtype", problems.DTYPES, ids=str)
+def test_nothing_depends_on_it(problem, operation, dtype, monkeypatch):
+    """Wherever there is a panel, or phases; beyond the last row and column, and where no tap
+    reaches."""
+
+    def fetched(sh, m, blocking):
+        rows = blocking.interleaved
+        return dataclasses.replace(blocking, fetched=blocking.packed, rows_fetched=rows)
+
+    monkeypatch.setattr(_blocking, "_fetched", fetched)
+    p = problem
+    sizes = p.N, p.C, p.K, p.S, p.W, p.Q, p.s, p.d, p.pl, p.pr, p.g
+    pass_ = "forward" if operation is FORWARD else "backward_data"
+    found = _plan.Plan(pass_, ConvProblem(*sizes, dtype.name))
+    first, second = problems.integer_operands(problem, operation, dtype)[:2]
+    exact = problems.call(reference, operation, problem, first, second)
+    for threads in 1, 3:
+        out = np.full(found.output_shape, np.nan if p.N else 0, dtype)
+        issued = found.run(first, second, None, False, out, threads)
+        problems.assert_equal(out, problems.rounded(exact, dtype), problem, operation, threads)
+        assert issued == found.multiply_adds
