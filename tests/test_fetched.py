@@ -7,21 +7,22 @@ import problems
 import pytest
 from problems import BACKWARD_DATA, FORWARD
 
-import xsmmconv
 from xsmmconv import _blocking, _plan, reference
 from xsmmconv._problem import ConvProblem
 from xsmmconv._text import parse
 
 
-def plan(line, pass_="forward"):
+def plan(line, pass_="forward", halved=True):
     p = parse(line)
-    return xsmmconv.plan(pass_, p.x_shape, p.weight_shape, **p.parameters)
+    sizes = p.N, p.C, p.K, p.S, p.W, p.Q, p.s, p.d, p.pl, p.pr, p.g
+    machine = dataclasses.replace(_plan.machine("float32"), halved=halved, l2_bytes=2**20)
+    return _plan.Plan(pass_, ConvProblem(*sizes, "float32"), found=machine)
 
 
 @pytest.mark.parametrize(
     ("line", "fetched"),
     [
-        ("n1c64k64s5p2w16384", True),
+        ("n1c64k64s5p2w16384", True),  # rows that collide, and have a panel
         ("n1c64k64s5p2w256", False),  # in L2 anyway
         ("n1c64k64s3d3000w16384", False),  # a window for each tap
         ("n512c64k64s3w20", False),  # filters in the lanes, rows of the batch together
@@ -45,6 +46,16 @@ def test_what_the_next_chunk_copies(line, fetched):
 )
 def test_rows_of_all_phases(line, fetched):
     assert plan(line, "backward_data")._blocking.rows_fetched == fetched
+
+
+def test_only_where_it_gains():
+    for line, pass_ in (
+        ("n1c64k64s5p2w16384", "forward"),
+        ("n1c32k64s4st2p1w25600", "backward_data"),
+    ):
+        blocking = plan(line, pass_, halved=False)._blocking
+        assert not blocking.fetched
+        assert not blocking.rows_fetched
 
 
 @pytest.mark.every(2)

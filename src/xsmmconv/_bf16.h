@@ -38,14 +38,40 @@ static inline __m128i bf16_round8(__m256 v) {
   const __m256i r = _mm256_blendv_epi8(_mm256_srli_epi32(up, 16), quiet, nan);
   return _mm_packus_epi32(_mm256_castsi256_si128(r), _mm256_extracti128_si256(r, 1));
 }
-static inline XC_AVX512_16 __m256i bf16_round16(__m512 v) {
+static inline __attribute__((always_inline)) XC_AVX512_16 __m512i bf16_round16_low(__m512 v) {
   const __m512i u = _mm512_castps_si512(v), high = _mm512_srli_epi32(u, 16);
   const __m512i even = _mm512_and_si512(high, _mm512_set1_epi32(1));
   const __m512i up = _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), even);
   const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
-  const __m512i r = _mm512_mask_or_epi32(_mm512_srli_epi32(up, 16), nan, high,
-                                         _mm512_set1_epi32(0x40));
-  return _mm512_cvtepi32_epi16(r);
+  return _mm512_mask_or_epi32(_mm512_srli_epi32(up, 16), nan, high, _mm512_set1_epi32(0x40));
+}
+static inline XC_AVX512_16 __m256i bf16_round16(__m512 v) {
+  return _mm512_cvtepi32_epi16(bf16_round16_low(v));
+}
+
+/* dst[2*i] = even[i] and dst[2*i + 1] = odd[i], rounded. */
+static void interleave_two_rounded(uint16_t* dst, const float* even, const float* odd,
+                                   ptrdiff_t n) {
+  ptrdiff_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    const __m128i a = bf16_round8(_mm256_loadu_ps(even + i));
+    const __m128i b = bf16_round8(_mm256_loadu_ps(odd + i));
+    _mm_storeu_si128((__m128i*)(dst + 2 * i), _mm_unpacklo_epi16(a, b));
+    _mm_storeu_si128((__m128i*)(dst + 2 * i + 8), _mm_unpackhi_epi16(a, b));
+  }
+  for (; i < n; i++) {
+    dst[2 * i] = bf16_round(even[i]);
+    dst[2 * i + 1] = bf16_round(odd[i]);
+  }
+}
+static XC_AVX512_16 void interleave_two_rounded_512(uint16_t* dst, const float* even,
+                                                    const float* odd, ptrdiff_t n) {
+  for (ptrdiff_t i = 0; i < n; i += 16) {
+    const __mmask16 some = (__mmask16)(n - i < 16 ? (1u << (n - i)) - 1 : 0xffff);
+    const __m512i a = bf16_round16_low(_mm512_maskz_loadu_ps(some, even + i));
+    const __m512i b = bf16_round16_low(_mm512_maskz_loadu_ps(some, odd + i));
+    _mm512_mask_storeu_epi32(dst + 2 * i, some, _mm512_or_si512(a, _mm512_slli_epi32(b, 16)));
+  }
 }
 
 /* ---- matrices of 16-bit elements -------------------------------------------------------------- */

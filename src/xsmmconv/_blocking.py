@@ -189,7 +189,14 @@ def _one_tap(sh: CorrelateShape, m: Machine, taps: int) -> bool:
     return size <= 3 * m.l2_bytes
 
 
-def _tile(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) -> int:
+def _from_memory(sh: CorrelateShape, m: Machine, rows: int, width: int) -> bool:
+    """Whether so many rows of all groups are more than L2 holds, and better fetched ahead. (AMD's
+    Zen 4 gains by that, Intel's Skylake was slower.)"""
+    stored = sh.item if sh.same_type else 2
+    return m.halved and sh.N * sh.groups * rows * width * stored > m.l2_bytes
+
+
+def _tile(sh: CorrelateShape, m: Machine, packed: bool, width: int, taps: int, reach: int) -> int:
     lanes = m.vector_bytes // sh.item
     tile = 4 * lanes  # the kernels' own blocks: 4 vectors x 6 filters, with AVX2 4 x 3
     if width <= tile:
@@ -197,7 +204,9 @@ def _tile(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) -> 
     if m.vector_bytes == 64 and taps == 1 and (sh.C >= 64 or _one_tap(sh, m, taps)):
         return 3 * lanes  # 3 x 8: what is fetched for the next tile, or comes from L2, is less
     # Few channels: what a wide tile reads still fits L1, and long row segments are written faster.
-    wide = 16 * lanes
+    # With a panel of rows that are fetched meanwhile, a few for each call, calls should be many.
+    memory = packed and _from_memory(sh, m, sh.channels, sh.source_width)
+    wide = tile if memory else 16 * lanes
     room = m.l1_bytes - (m.l1_bytes // 8 if sh.direct_out else 0)
     if sh.C * (wide + reach) * sh.item <= room:
         tile = wide
@@ -389,8 +398,7 @@ def _interleaved(sh: CorrelateShape, m: Machine, bl: CorrelateBlocking) -> Corre
     if sh.merged:
         fits = max(fits, bl.tile)
         reasons = (*bl.reasons, f"{len(sh.merged)} phases are filters, too; then whole rows")
-    # Rounded rows come slowly enough for the processor's own prefetching.
-    fetched = sh.same_type and sh.N * sh.groups * sh.K * sh.out_width * sh.item > m.l2_bytes
+    fetched = _from_memory(sh, m, sh.K, sh.out_width)
     return replace(
         bl, interleaved=True, chunk=min(bl.chunk, fits), rows_fetched=fetched, reasons=reasons
     )
@@ -423,11 +431,9 @@ def _fetched(sh: CorrelateShape, m: Machine, bl: CorrelateBlocking) -> Correlate
     L2 has room for them beside this panel, and the rows are not there anyway."""
     _, _, reach = longest(sh.phases)
     spacing = max((run.spacing for phase in sh.phases for run in phase.runs), default=1)
-    stored = sh.item if sh.same_type else 2
-    whole = sh.N * sh.groups * sh.channels * sh.source_width * stored
     panel = sh.C * (bl.chunk + reach) * sh.planes * sh.item * (1 + sh.tap_pairs)
-    near = bl.packed and bl.nb == 1 and spacing <= bl.chunk
-    if not near or whole <= m.l2_bytes or 3 * panel > m.l2_bytes:
+    near = bl.packed and bl.nb == 1 and spacing <= bl.chunk and 3 * panel <= m.l2_bytes
+    if not near or not _from_memory(sh, m, sh.channels, sh.source_width):
         return bl
     reasons = (*bl.reasons, "what the next chunk copies is fetched meanwhile")
     return replace(bl, fetched=True, reasons=reasons)
@@ -450,7 +456,7 @@ def _correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
     reasons = [f"lists over {lists}: {why}"]
     packed, apart, why_packed = _panel(sh, m, lists, width, taps)
     reasons += why_packed
-    tile = _tile(sh, m, width, taps, reach)
+    tile = _tile(sh, m, packed, width, taps, reach)
     # All blocks of filters read a chunk, which then stays in L2.
     chunk = _chunk(sh, tile, reach, m.l2_bytes // 2 if packed or apart else 0)
     split, cb = _split(sh, m, width, taps, reach), _channel_block(sh, taps)

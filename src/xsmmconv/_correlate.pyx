@@ -18,8 +18,8 @@ from xsmmconv._fetch cimport Place, place_of, rows_after, rows_written
 from xsmmconv._kernel cimport kernel_t
 from xsmmconv._memory cimport Packed, Scratch, copy_rows, operand
 from xsmmconv._pack cimport (
-    border_tap, fetch_lines, interleave, lane_ops, lane_ops_of, pack_ops_of, products_t, rows_ahead,
-    transpose_rounded,
+    border_tap, fetch_lines, interleave, interleave_rounded, lane_ops, lane_ops_of, pack_ops_of,
+    products_t, rows_ahead, transpose_rounded,
 )
 from xsmmconv._panel cimport Window, pack_lanes, pack_panel, pack_transposed
 from xsmmconv._team cimport team_of, team_run
@@ -115,13 +115,18 @@ cdef void store_phases(const Table* t, const Arrays* v, char* out, char* rows, i
     cdef const char* row
     cdef char* to
     cdef char* line = rows + t.kb * t.chunk * t.n_phases * size
-    cdef bint plain = v.bias == NULL and not v.relu and t.out_ops == t.computed_ops
+    cdef bint bare = v.bias == NULL and not v.relu
+    cdef bint plain = bare and t.out_ops == t.computed_ops
+    cdef bint pairs = bare and step == 2 and t.out_ops.stored == 2
     for k in range(filters):
         bias = v.bias + (first_filter + k) * size if v.bias != NULL else NULL
         row = rows + k * filter_bytes
         to = out + (k * t.out_width + m0 * step) * stored
-        interleave(to if plain else line, row, phase_bytes, step, whole, t.computed_ops)
-        if not plain:
+        if pairs:
+            interleave_rounded(to, row, phase_bytes, whole, t.computed_ops)
+        else:
+            interleave(to if plain else line, row, phase_bytes, step, whole, t.computed_ops)
+        if not plain and not pairs:
             t.out_ops.store(to, stored, line, whole * step, bias, v.relu)
         for p in range(step if t.merged == 1 else 0):  # the first phases may have a column more
             rest = min(t.chunk, t.phases[p].count - m0) - whole

@@ -195,6 +195,16 @@ static inline void prefetch_row(const char* p, ptrdiff_t n) {
   for (ptrdiff_t i = 0; i < n; i += 64) _mm_prefetch(p + i, _MM_HINT_T0);
 }
 
+/* dst[i*2 + r] = src[r][i] for two rows of FP32, rounded to BF16. */
+static inline void interleave_rounded(char* dst, const char* src, ptrdiff_t row_stride, ptrdiff_t n,
+                                      const pack_ops* ops) {
+  const float *const even = (const float*)src, *const odd = (const float*)(src + row_stride);
+  if (ops->transpose == transpose_f32_512)
+    interleave_two_rounded_512((uint16_t*)dst, even, odd, n);
+  else
+    interleave_two_rounded((uint16_t*)dst, even, odd, n);
+}
+
 /* dst[i*rows + r] = src[r][i] for n columns of the computing type. */
 static inline void interleave(char* dst, const char* src, ptrdiff_t row_stride, ptrdiff_t rows,
                               ptrdiff_t n, const pack_ops* ops) {

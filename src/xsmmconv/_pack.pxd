@@ -55,6 +55,8 @@ cdef extern from "_pack.h" nogil:
     void transpose_rounded(void* dst, Py_ssize_t ldo, char* src, Py_ssize_t n,
                            Py_ssize_t lanes)
     void pair_lanes(void* panel, Py_ssize_t distance, Py_ssize_t n)
+    void interleave_rounded(char* dst, const char* src, Py_ssize_t row_stride, Py_ssize_t n,
+                            const pack_ops* ops) noexcept nogil
     void interleave(char* dst, const char* src, Py_ssize_t row_stride, Py_ssize_t rows,
                     Py_ssize_t n, const pack_ops* ops)
     void load_pairs(void* dst, const char* even, const char* odd, Py_ssize_t stride, Py_ssize_t n)
