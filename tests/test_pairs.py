@@ -17,6 +17,7 @@ from problems import BFLOAT16, PASSES
 from xsmmconv import _dispatch, _plan, reference
 from xsmmconv._blocking_rows import RowBlocking
 from xsmmconv._problem import ConvProblem
+from xsmmconv._text import parse
 
 pytestmark = pytest.mark.skipif(
     _dispatch.vector_bytes() < 64, reason="BF16 kernels need AVX-512, also where they are emulated"
@@ -262,3 +263,14 @@ for pass_ in _problem.PASSES:
         timeout=60,
     )
     assert child.stdout.count("'bfloat16'") == 3, child.stdout + child.stderr
+
+
+@pytest.mark.parametrize(("C", "S", "packed"), [(64, 1, False), (63, 1, True), (64, 3, True)])
+def test_weights_of_one_tap_are_pairs_as_they_lie(C, S, packed):
+    problem = parse(f"n1c{C}k64s{S}w900")
+    found = plan(problem, "forward")
+    assert found._program.weight.packed == packed
+    assert (found.engine.shared_bytes > 0) == packed
+    x, weight = problems.integer_operands(problem, problems.FORWARD, BFLOAT16)[:2]
+    exact = problems.call(reference, problems.FORWARD, problem, x, weight)
+    problems.assert_equal(run(found, x, weight)[0], problems.rounded(exact, BFLOAT16), problem)

@@ -13,6 +13,7 @@ cimport numpy as cnp
 from xsmmconv._correlate_table cimport (
     ONE_TAP_FILTERS, PACKED_CHANNELS, Arrays, Call, Phase, Segment, Table, Tile,
     pack_channel_pairs, pack_channels, pack_one_tap, pack_weight_block, pack_weight_row,
+    pairs_filters,
 )
 from xsmmconv._fetch cimport Place, place_of, rows_after, rows_written
 from xsmmconv._kernel cimport kernel_t
@@ -417,8 +418,8 @@ cdef class Correlate:
                 rows = t.groups * ((t.C + PACKED_CHANNELS - 1) // PACKED_CHANNELS)
         elif t.panel.pairs:
             if strides[1] < strides[2]:  # as in backward data
-                pack_one = pack_channel_pairs
-                rows = t.groups * ((t.C + PACKED_CHANNELS - 1) // PACKED_CHANNELS)
+                pack_one, i = pack_channel_pairs, pairs_filters(t)
+                rows = t.groups * ((t.filters + i - 1) // i)
         elif t.S == t.weight_c == 1 and (
                 strides[1] == t.source_ops.stored != strides[2]):
             pack_one = pack_one_tap

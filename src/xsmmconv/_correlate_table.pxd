@@ -3,7 +3,7 @@ from libc.stdint cimport int64_t
 
 from xsmmconv._kernel cimport kernel_t
 from xsmmconv._pack cimport (
-    border_tap, narrow, pack_ops, pair_lanes, scatter_lanes, scatter_pairs,
+    border_tap, narrow, pack_ops, pack_ops_of, pair_lanes, scatter_lanes, scatter_pairs,
 )
 from xsmmconv._panel cimport Operand, Panel
 
@@ -12,6 +12,8 @@ cdef enum:
     ONE_TAP_FILTERS = 64  # packed together
     PACKED_COLUMNS = 128  # of a matrix that is transposed: a block of it stays in L1
     PACKED_CHANNELS = 16  # the same, of all filters
+    PACKED_PAIRS = 128    # of channels, and of filters with their taps,
+    PAIR_COLUMNS = 512    # so many
 
 
 cdef struct Call:
@@ -130,8 +132,14 @@ cdef inline void pack_weight_row(const Table* t, const char* src, const Py_ssize
     src += g * strides[0] + k * strides[1]
     if t.panel.pairs:
         while c < t.channels:
-            scatter_pairs(dst + place * size, 0, t.tap, src + c * strides[2], 0, strides[2],
-                          strides[3], 1, min(2 * t.cb, t.channels - c), t.S)
+            # Taps of even numbers of channels, if they are neighbours: a matrix of 16-bit elements.
+            if t.tap_step and t.channels % 2 == 0 and strides[3] == t.source_ops.stored:
+                pack_ops_of(3, True).transpose_out(
+                    dst + place * size, 2 * t.tap_step, src + c * strides[2], strides[2],
+                    strides[3], min(2 * t.cb, t.channels - c), t.S)
+            else:
+                scatter_pairs(dst + place * size, 0, t.tap, src + c * strides[2], 0, strides[2],
+                              strides[3], 1, min(2 * t.cb, t.channels - c), t.S)
             c += 2 * t.cb
             place += t.weight_block
         return
@@ -192,17 +200,25 @@ cdef inline void pack_channels(const Table* t, const char* src, const Py_ssize_t
         k += t.kb
 
 
+cdef inline int64_t pairs_filters(const Table* t) noexcept nogil:
+    """Filters that pack_channel_pairs takes together."""
+    return max(1, PAIR_COLUMNS // t.S)
+
+
 cdef inline void pack_channel_pairs(const Table* t, const char* src, const Py_ssize_t* strides,
                                     char* dst, int64_t row) noexcept nogil:
-    """The same for some pairs of channels of all filters, whose taps are neighbours."""
-    cdef int64_t parts = (t.C + PACKED_CHANNELS - 1) // PACKED_CHANNELS, g = row // parts
-    cdef int64_t first = row % parts * PACKED_CHANNELS, size = t.source_ops.computed, c = first
-    cdef int64_t end = min(t.C, first + PACKED_CHANNELS), some
-    while c < end:
-        some = min(end - c, t.cb - c % t.cb)
-        scatter_pairs(dst + (g * t.weight_group + c // t.cb * t.weight_block + c % t.cb) * size,
-                      t.weight_k, t.tap, src + g * strides[0] + 2 * c * strides[2], strides[1],
-                      strides[2], strides[3], t.filters, min(2 * some, t.channels - 2 * c), t.S)
+    """The same for some filters whose taps are neighbours, of pairs of channels: what is written
+    of these stays in L2 until its lines are full."""
+    cdef int64_t filters = pairs_filters(t), parts = (t.filters + filters - 1) // filters
+    cdef int64_t g = row // parts, k = row % parts * filters, size = t.source_ops.computed
+    cdef int64_t c = 0, some
+    dst += (g * t.weight_group + k * t.weight_k) * size
+    src += g * strides[0] + k * strides[1]
+    while c < t.C:
+        some = min(min(t.C - c, PACKED_PAIRS), t.cb - c % t.cb)
+        scatter_pairs(dst + (c // t.cb * t.weight_block + c % t.cb) * size, t.weight_k, t.tap,
+                      src + 2 * c * strides[2], strides[1], strides[2], strides[3],
+                      min(filters, t.filters - k), min(2 * some, t.channels - 2 * c), t.S)
         c += some
 
 

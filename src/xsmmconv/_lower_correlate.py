@@ -58,7 +58,7 @@ class Program:
 def weight_layout(
     sh: CorrelateShape, bl: CorrelateBlocking, run_list, S: int, natural: bool
 ) -> WeightLayout:
-    """`natural`: the weights lie as the formulas write them, [K][C][S], in the computing type."""
+    """`natural`: the weights lie as the formulas write them, [K][C][S], in the kernels' type."""
     if sh.tap_pairs and not sh.depthwise:
         # [filter]([channel][tap] in BF16, and the same in FP32 for single taps)
         order = {t: j for j, t in enumerate(t for run in run_list for t in run.taps)}
@@ -92,7 +92,7 @@ def weight_layout(
                 tap[t] = r * sh.C * sh.K * n + j
         size = len(run_list) * sh.C * sh.K * n
         return WeightLayout(tuple(tap), n, sh.K * n, sh.C, 0, size, True)
-    if natural and S == 1 and not sh.pairs:
+    if natural and S == 1:
         return WeightLayout((0,), sh.C, 1, bl.cb, bl.cb, sh.K * sh.C, False)
     for t in range(S):
         tap[t] = t * sh.K * bl.cb
