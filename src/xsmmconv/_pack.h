@@ -195,6 +195,14 @@ static inline void prefetch_row(const char* p, ptrdiff_t n) {
   for (ptrdiff_t i = 0; i < n; i += 64) _mm_prefetch(p + i, _MM_HINT_T0);
 }
 
+/* total += part, for n numbers of `size` bytes: FP32 or FP64. */
+static inline void add_up(void* total, const void* part, ptrdiff_t n, ptrdiff_t size) {
+  if (size == 4)
+    for (ptrdiff_t i = 0; i < n; i++) ((float*)total)[i] += ((const float*)part)[i];
+  else
+    for (ptrdiff_t i = 0; i < n; i++) ((double*)total)[i] += ((const double*)part)[i];
+}
+
 /* dst[i*2 + r] = src[r][i] for two rows of FP32, rounded to BF16. */
 static inline void interleave_rounded(char* dst, const char* src, ptrdiff_t row_stride, ptrdiff_t n,
                                       const pack_ops* ops) {

@@ -55,6 +55,7 @@ cdef extern from "_pack.h" nogil:
     void transpose_rounded(void* dst, Py_ssize_t ldo, char* src, Py_ssize_t n,
                            Py_ssize_t lanes)
     void pair_lanes(void* panel, Py_ssize_t distance, Py_ssize_t n)
+    void add_up(void* total, const void* part, Py_ssize_t n, Py_ssize_t size) noexcept nogil
     void interleave_rounded(char* dst, const char* src, Py_ssize_t row_stride, Py_ssize_t n,
                             const pack_ops* ops) noexcept nogil
     void interleave(char* dst, const char* src, Py_ssize_t row_stride, Py_ssize_t rows,

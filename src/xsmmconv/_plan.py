@@ -177,7 +177,7 @@ class Plan:
             raise AttributeError(f"a Plan never changes: {name} cannot be set")
         super().__setattr__(name, value)
 
-    def _make_correlate(self):
+    def _make_correlate(self) -> None:
         from xsmmconv._correlate import Correlate
 
         p = self.problem
@@ -186,22 +186,52 @@ class Plan:
         phases = (forward_phases if forward else backward_data_phases)(
             p.W, p.S, p.Q, p.s, p.d, p.pl
         )
+        merged = phases_as_filters(phases, C, K)
+        pairs = multiply_pairs(C, K * max(1, len(merged)), phases, self._machine)
+        shape = self._correlate_shape(C, K, phases, pairs)
+        if merged and pairs != "taps":
+            one = replace(phases[0], first=0, step=1)
+            shape = replace(shape, K=K * len(merged), phases=(one,), merged=merged)
+        choose = depthwise_blocking if shape.depthwise else correlate_blocking
+        self._blocking = choose(shape, self._machine)
+        if self._blocking.lists == "taps":
+            self._check_tiles(phases, _CALL * ceil_div(shape.C, self._blocking.cb))
+        else:
+            self._check_tiles(phases, shape.C * (p.S if shape.tap_pairs else 1))
+        # Pairs of channels are what one tap of BF16 is anyway.
+        natural = self._same_type or (shape.pairs and p.S == 1 and C % 2 == 0)
+        natural = natural and forward and self._in_place
+        self._program = lower_correlate(shape, self._blocking, p.S, natural, _kernel)
+        if self._program.weight.packed:
+            # Forward and backward data can have the same layout, with the two axes swapped.
+            of_kernels = shape.pairs, self._program.pair_lanes[1]
+            self.pack_key = self.pass_, *of_kernels, str(self._program.weight)
+        self.engine = Correlate(
+            shape,
+            self._blocking,
+            self._program,
+            p.S,
+            not (forward or shape.depthwise),
+            self._code,
+            self._code,
+        )
+
+    def _correlate_shape(self, C: int, K: int, phases: tuple, pairs: str) -> CorrelateShape:
+        """C and K per group; BF16 is multiplied in `pairs` of these, where not depthwise."""
+        p = self.problem
+        forward = self.pass_ == "forward"
         out_width = p.Q if forward else p.W
         source_width = p.W if forward else p.Q
         direct_out = self._same_type and all(phase.step == 1 for phase in phases)
         direct_source = self._same_type and self._in_place
         known_source = direct_source and _may_depend_on(source_width)
-        merged = phases_as_filters(phases, C, K)
-        pairs = multiply_pairs(C, K * max(1, len(merged)), phases, self._machine)
-        if pairs == "taps":
-            merged = ()
         planes = p.s if forward else 1
         depthwise = C == K == 1 and self._depthwise(phases, planes)
         if depthwise:
             pairs = "taps" if self._native_bf16 else ""
         rounded_out = bool(pairs) and all(phase.step == 1 for phase in phases)
         known_out = (direct_out or rounded_out) and _may_depend_on(out_width)
-        shape = CorrelateShape(
+        return CorrelateShape(
             max(1, p.N),
             1 if depthwise else p.g,
             C,
@@ -221,32 +251,6 @@ class Plan:
             known_source,
             known_out,
             depthwise,
-        )
-        choose = depthwise_blocking if depthwise else correlate_blocking
-        if merged:
-            one = replace(phases[0], first=0, step=1)
-            shape = replace(shape, K=K * len(merged), phases=(one,), merged=merged)
-        self._blocking = choose(shape, self._machine)
-        if self._blocking.lists == "taps":
-            self._check_tiles(phases, _CALL * ceil_div(shape.C, self._blocking.cb))
-        else:
-            self._check_tiles(phases, shape.C * (p.S if shape.tap_pairs else 1))
-        # Pairs of channels are what one tap of BF16 is anyway.
-        natural = self._same_type or (shape.pairs and p.S == 1 and C % 2 == 0)
-        natural = natural and forward and self._in_place
-        self._program = lower_correlate(shape, self._blocking, p.S, natural, _kernel)
-        if self._program.weight.packed:
-            # Forward and backward data can have the same layout, with the two axes swapped.
-            pairs = shape.pairs, self._program.pair_lanes[1]
-            self.pack_key = self.pass_, *pairs, str(self._program.weight)
-        self.engine = Correlate(
-            shape,
-            self._blocking,
-            self._program,
-            p.S,
-            not (forward or depthwise),
-            self._code,
-            self._code,
         )
 
     def _make_weight_gradient(self) -> None:

@@ -11,7 +11,7 @@ cimport numpy as cnp
 
 from xsmmconv._memory cimport Scratch, copy_rows, operand
 from xsmmconv._pack cimport (
-    pack_ops_of, row_dots_of, row_dots_t, row_tap, row_tile, store_dots,
+    add_up, pack_ops_of, row_dots_of, row_dots_t, row_tap, row_tile, store_dots,
 )
 from xsmmconv._panel cimport Operand, Panel, Window, pack_panel
 from xsmmconv._team cimport team_of, team_run
@@ -197,21 +197,14 @@ cdef int64_t finish(const void* table, const void* arrays, int64_t index, char* 
     """Add the slots of one block of rows a in order and store them."""
     cdef const Table* t = <const Table*> table
     cdef const Arrays* v = <const Arrays*> arrays
-    cdef int64_t g = index // t.n_blocks, slot, i, c
+    cdef int64_t g = index // t.n_blocks, slot, c
     cdef Block* block = &t.blocks[index % t.n_blocks]
     cdef int64_t n = block[1].sums - block.sums
     cdef int64_t at = (g * t.a_rows * t.b_rows * t.S + block.a * t.row_out) * v.out_item
     cdef char* total = v.sums + (g * t.slots * t.sums + block.sums) * t.size
-    cdef const char* more
     cdef const Call* call
     for slot in range(1, t.slots):
-        more = total + slot * t.sums * t.size
-        if t.size == 4:
-            for i in range(n):
-                (<float*> total)[i] += (<const float*> more)[i]
-        else:
-            for i in range(n):
-                (<double*> total)[i] += (<const double*> more)[i]
+        add_up(total, total + slot * t.sums * t.size, n, t.size)
     for c in range(block.calls):
         call = &t.calls[block.call + c]
         store_dots(v.out_dtype, v.out + at, t.row_out, t.taps + call.tap,

@@ -13,7 +13,8 @@ cimport numpy as cnp
 from xsmmconv._kernel cimport kernel_t
 from xsmmconv._memory cimport Scratch, copy_rows, operand
 from xsmmconv._pack cimport (
-    lane_ops, lane_ops_of, pack_ops, pack_ops_of, pair_lanes, stack_lanes, transpose_paired,
+    add_up, lane_ops, lane_ops_of, pack_ops, pack_ops_of, pair_lanes, stack_lanes,
+    transpose_paired,
 )
 from xsmmconv._panel cimport Operand, Panel, Window, pack_lanes, pack_panel
 from xsmmconv._team cimport team_of, team_run
@@ -139,17 +140,6 @@ cdef char* partial_sums(const Table* t, const Arrays* v, const Item* it) noexcep
     cdef int64_t place = (it.g * t.all_r_blocks + it.r_block) * t.slots + it.slot
     return v.partials + ((place * t.all_l_blocks + it.l_block)
                          * t.lb * t.rb * t.S * t.ops.computed)
-
-
-cdef void add(char* total, char* part, int64_t n, int64_t size) noexcept nogil:
-    """total += part"""
-    cdef int64_t i
-    if size == 4:
-        for i in range(n):
-            (<float*> total)[i] += (<float*> part)[i]
-    else:
-        for i in range(n):
-            (<double*> total)[i] += (<double*> part)[i]
 
 
 cdef int64_t run_tile(const Table* t, Tile* tile, int64_t n_lanes, int64_t n_rows,
@@ -298,7 +288,7 @@ cdef int64_t run_item(const void* table, const void* arrays, int64_t index, char
                               row.stride_c, n * t.nb, m, transposed, sums)
         pending += 1
         if not direct and (pending == t.flush or i == end - 1):
-            add(total, sums, block, size)
+            add_up(total, sums, block, size)
             memset(sums, 0, block * size)
             pending = 0
     if t.at_once:
@@ -327,7 +317,7 @@ cdef int64_t finish(const void* table, const void* arrays, int64_t index, char* 
     it.l_block = index // groups % t.all_l_blocks
     first = partial_sums(t, v, &it) + r0 * row * size
     for slot in range(1, t.slots):
-        add(first, first + slot * next_slot, rows * row, size)
+        add_up(first, first + slot * next_slot, rows * row, size)
     store_rows(t, v, &it, it.l_block, r0, rows, first)
     return 0
 
