@@ -142,16 +142,20 @@ XC_INLINE XC_AVX512_16 __m512 multiply_row_pairs(__m512 sum, __m512 a, __m512 b)
       ptrdiff_t q = first;                                                                       \
       while (q < end) {                                                                          \
         const int all = q >= all_first;                                                          \
-        for (; all && q + EACH <= all_end; q += EACH) {                                          \
+        while (all && q + EACH <= all_end) {                                                     \
+          const ptrdiff_t line = q + 64 / SIZE <= all_end ? q + 64 / SIZE : q + EACH;            \
           for (int side = 0; side < 2; side++)                                                   \
             for (ptrdiff_t r = 0; r < tile->ahead_rows[side]; r++)                               \
               _mm_prefetch(ahead[side] + r * tile->ahead_row[side] + q * SIZE, _MM_HINT_T1);     \
-          XC_UNROLL for (int i = 0; i < A; i++) v[i] = *(const VECTOR*)(a[i] + q * SIZE);        \
-          XC_UNROLL for (int j = 0; j < B; j++) {                                                \
-            const VECTOR w = *(const VECTOR*)(b[j] + q * SIZE);                                  \
-            XC_UNROLL for (int i = 0; i < A; i++)                                                \
-              sum[i * B + j] = MULTIPLY(sum[i * B + j], v[i], w);                                \
-          }                                                                                      \
+          do {                                                                                   \
+            XC_UNROLL for (int i = 0; i < A; i++) v[i] = *(const VECTOR*)(a[i] + q * SIZE);      \
+            XC_UNROLL for (int j = 0; j < B; j++) {                                              \
+              const VECTOR w = *(const VECTOR*)(b[j] + q * SIZE);                                \
+              XC_UNROLL for (int i = 0; i < A; i++)                                              \
+                sum[i * B + j] = MULTIPLY(sum[i * B + j], v[i], w);                              \
+            }                                                                                    \
+            q += EACH;                                                                           \
+          } while (EACH * SIZE < 64 && q < line);                                                \
         }                                                                                        \
         if (q >= end) break;                                                                     \
         const MASK rest = between_##NAME(0, end - q);                                            \
