@@ -196,7 +196,7 @@ def _from_memory(sh: CorrelateShape, m: Machine, rows: int, width: int) -> bool:
     return m.halved and sh.N * sh.groups * rows * width * stored > m.l2_bytes
 
 
-def _tile(sh: CorrelateShape, m: Machine, packed: bool, width: int, taps: int, reach: int) -> int:
+def _tile(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) -> int:
     lanes = m.vector_bytes // sh.item
     tile = 4 * lanes  # the kernels' own blocks: 4 vectors x 6 filters, with AVX2 4 x 3
     if width <= tile:
@@ -204,9 +204,10 @@ def _tile(sh: CorrelateShape, m: Machine, packed: bool, width: int, taps: int, r
     if m.vector_bytes == 64 and taps == 1 and (sh.C >= 64 or _one_tap(sh, m, taps)):
         return 3 * lanes  # 3 x 8: what is fetched for the next tile, or comes from L2, is less
     # Few channels: what a wide tile reads still fits L1, and long row segments are written faster.
-    # With a panel of rows that are fetched meanwhile, a few for each call, calls should be many.
-    memory = packed and _from_memory(sh, m, sh.channels, sh.source_width)
-    wide = tile if memory else 16 * lanes
+    # Where rows are always copied, and fetched before, a few for each call, calls should be many.
+    panel = sh.planes > 1 or not sh.same_type
+    fetched = panel and _from_memory(sh, m, sh.channels, sh.source_width)
+    wide = tile if fetched else 16 * lanes
     room = m.l1_bytes - (m.l1_bytes // 8 if sh.direct_out else 0)
     if sh.C * (wide + reach) * sh.item <= room:
         tile = wide
@@ -456,7 +457,7 @@ def _correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
     reasons = [f"lists over {lists}: {why}"]
     packed, apart, why_packed = _panel(sh, m, lists, width, taps)
     reasons += why_packed
-    tile = _tile(sh, m, packed, width, taps, reach)
+    tile = _tile(sh, m, width, taps, reach)
     # All blocks of filters read a chunk, which then stays in L2.
     chunk = _chunk(sh, tile, reach, m.l2_bytes // 2 if packed or apart else 0)
     split, cb = _split(sh, m, width, taps, reach), _channel_block(sh, taps)
