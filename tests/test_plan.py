@@ -436,3 +436,13 @@ def test_planes_are_loaded_together(S, s, together):
     layout = _layout.panel(phase.runs, 256, True, 4)
     assert _layout.window_rows(layout, s, 2)[0][-1] == together
     assert _layout.window_rows(layout, s, together + 1)[0][-1] == 1
+
+
+@pytest.mark.parametrize("line", ["n1c512k512s2d512p512w16000", "n1c64k64s3d3000w16384"])
+def test_taps_that_are_far_apart_leave_room_for_columns(line):
+    """Each has a window of the panel, and there is nothing between them."""
+    problem, _, _ = arrays(line, "forward")
+    machine = dataclasses.replace(_plan.machine("float32"), l2_bytes=2**20)
+    found = _plan.Plan("forward", problem, found=machine)
+    assert found._blocking.chunk >= 128
+    assert found.engine.scratch_bytes <= machine.l2_bytes

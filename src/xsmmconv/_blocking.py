@@ -232,7 +232,8 @@ def _chunk(sh: CorrelateShape, tile: int, reach: int, panel_bytes: int) -> int:
         # Rows come faster from memory in pieces of 512 columns than in shorter ones.
         enough = max(ceil_div(total, ITEMS // 4), ceil_div(THREAD_WORK, work))
         share = max(share, min(512, enough))
-        share = min(max(share, 4 * tile, reach), small, panel_bytes // column - reach)
+        room = panel_bytes // column  # taps that are far apart have a window each
+        share = min(max(share, 4 * tile, reach), small, max(room - reach, room // max(1, taps)))
     return round_up(min(max(share, tile), width, 8192), tile)
 
 
@@ -344,7 +345,8 @@ def _filters_in_lanes(
         reason = f"rows of {width} columns: filters in the lanes, n = columns x rows of the batch"
     else:
         # Each chunk streams all weights, so it is as wide as L2 lets it be. (12: see below.)
-        fits = 7 * m.l2_bytes // 8 // ((sh.C * sh.planes + block) * sh.item) - reach
+        room = 7 * m.l2_bytes // 8 // ((sh.C * sh.planes + block) * sh.item)
+        fits = max(room - reach, room // taps)
         chunk = _chunk(sh, 4 * lanes, reach, m.l2_bytes)
         chunk = even_parts(width, max(1, min(chunk, fits)))
         nb, tile = 1, round_up(even_parts(chunk, 16 * lanes), 12)
