@@ -401,10 +401,8 @@ def _interleaved(sh: CorrelateShape, m: Machine, bl: CorrelateBlocking) -> Corre
     if sh.merged:
         fits = max(fits, bl.tile)
         reasons = (*bl.reasons, f"{len(sh.merged)} phases are filters, too; then whole rows")
-    fetched = _from_memory(sh, m, sh.K, sh.out_width)
-    return replace(
-        bl, interleaved=True, chunk=min(bl.chunk, fits), rows_fetched=fetched, reasons=reasons
-    )
+    chunk, fetched = min(bl.chunk, fits), _from_memory(sh, m, sh.K, sh.out_width)
+    return replace(bl, interleaved=True, chunk=chunk, rows_fetched=fetched, reasons=reasons)
 
 
 def _panel(

@@ -95,7 +95,7 @@ static inline __attribute__((always_inline)) XC_AVX512 __m512 multiply_pairs(__m
 }
 
 /* Rows in memory that are soon read and written: whoever computes meanwhile fetches their lines.
- * To L2, for which more can be under way than for L1. */
+ * What is read comes to L2, for which more can be under way than for L1. */
 typedef struct {
   const char* read;
   ptrdiff_t read_stride; /* bytes from row to row */
