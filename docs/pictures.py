@@ -76,7 +76,7 @@ def bars_of_entries(plan):
 def segments():
     """The segments of a padded convolution: tiles, and the rectangles that their calls cover."""
     W, S, d = 256, 9, 16
-    plan = xsmmconv.plan("forward", (1, 1, W), (1, 1, S), dilation=d, padding="same")
+    plan = xsmmconv.plan("forward", (1, 2, W), (2, 2, S), dilation=d, padding="same")
     p = plan.problem
     (phase,) = _geometry.forward_phases(W, S, p.Q, 1, d, p.pl)
     figure, axes = plt.subplots(figsize=(10, 3), layout="constrained")
@@ -89,9 +89,10 @@ def segments():
                     size = (part.b - part.a, part.j1 - part.j0)
                     color = f"C{number % 10}"
                     axes.add_patch(Rectangle(corner, *size, facecolor=color, edgecolor="white"))
+    pairs = _geometry.valid_pairs(W, S, p.Q, 1, d, p.pl)
     axes.set_title(
-        f"{len(plan._program.segments)} segments; {plan.multiply_adds} of {p.Q * S} pairs touch "
-        "the input, and only these are covered",
+        f"{len(plan._program.segments)} segments; {pairs} of {p.Q * S} pairs touch the input, and "
+        "only these are covered",
         fontsize="medium",
     )
     return figure

@@ -1,15 +1,25 @@
-"""Depthwise convolutions: channels in the lanes, or columns."""
+"""Depthwise convolutions: channels in the lanes, or columns of rows that have a filter each."""
 
 import numpy as np
 import problems
 import pytest
-from problems import BFLOAT16, FORWARD, OPERATIONS, PASSES, call, integer_operands
+from problems import (
+    BACKWARD_DATA,
+    BFLOAT16,
+    FORWARD,
+    OPERATIONS,
+    PASSES,
+    call,
+    integer_operands,
+)
 
 import xsmmconv
-from xsmmconv import reference
+from xsmmconv import _plan, reference
+from xsmmconv._problem import ConvProblem
 from xsmmconv._text import parse
 
 CONFORMER = "n2c48k48s31psameg48w600"
+SHORT = "n4c48k48s31psameg48w60"  # of which borders are the most, in the lanes
 
 
 def plan(line, pass_, dtype="float32"):
@@ -26,11 +36,11 @@ def in_lanes(found):
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("n2c256k256s45psameg256w600", True),
-        ("n64c64k64s9p4g64w16", True),  # fewer taps, but short rows
+        ("n2c256k256s45st2p22g256w900", True),
+        ("n64c64k64s9st2p4g64w20", True),  # fewer taps, but short rows
         ("n2c64k64s2g64w9000", False),  # few taps and long rows
         ("n2c64k64s9d100g64w9000", False),  # what a tile reads would not stay in L1
-        ("n2c3k3s31psameg3w600", False),  # fewer channels than lanes
+        ("n2c3k3s31st2p15g3w600", False),  # fewer channels than lanes
         ("n2c64k128s31psameg64w600", False),  # two filters for a channel
     ],
 )
@@ -46,7 +56,7 @@ def test_scratch_stays_small(stride, pass_):
 
 
 def test_the_choice_is_described():
-    assert "channels in the lanes" in plan(CONFORMER, "forward").describe()
+    assert "channels in the lanes" in plan(SHORT, "forward").describe()
     assert "channels in the lanes" in plan(CONFORMER, "backward_weight").describe()
 
 
@@ -54,16 +64,38 @@ def test_the_choice_is_described():
 @pytest.mark.parametrize("dtype", problems.DTYPES, ids=str)
 def test_rows_from_memory(operation, dtype):
     """Large ones are fetched ahead."""
-    problem = parse("n1c32k32s40psameg32w40000")
+    problem = parse("n1c32k32s80d2psameg32w20000")
     if operation is FORWARD:
-        assert plan("n1c32k32s40psameg32w40000", "forward", dtype.name)._blocking.fetched
+        assert plan("n1c32k32s80d2psameg32w20000", "forward", dtype.name)._blocking.fetched
     first, second, _ = integer_operands(problem, operation, dtype)
     expected = problems.rounded(call(reference, operation, problem, first, second), dtype)
     got = call(xsmmconv, operation, problem, first, second, threads=2)
     problems.assert_equal(got, expected, problem, operation, dtype)
 
 
-@pytest.mark.parametrize("line", [CONFORMER, "n2c40k40s9st3p4g40w301", "n3c33k33s12d2p6g33w90"])
+@pytest.mark.parametrize("line", ["n2c48k48s5p2g48w90", "n3c40k40s12d2psameg40w60"])
+@pytest.mark.parametrize("operation", [FORWARD, BACKWARD_DATA], ids=str)
+@pytest.mark.parametrize("dtype", problems.DTYPES, ids=str)
+def test_rows_that_others_are_faster_for(line, operation, dtype, monkeypatch):
+    """Channels in the lanes where they would not be chosen, with a stride of one."""
+    monkeypatch.setattr(_plan, "channels_in_lanes", lambda *sizes: True)
+    p = parse(line)
+    sizes = p.N, p.C, p.K, p.S, p.W, p.Q, p.s, p.d, p.pl, p.pr, p.g
+    pass_ = "forward" if operation is FORWARD else "backward_data"
+    found = _plan.Plan(pass_, ConvProblem(*sizes, dtype.name))
+    assert in_lanes(found)
+    first, second, _ = integer_operands(p, operation, dtype)
+    expected = problems.rounded(call(reference, operation, p, first, second), dtype)
+    for threads in 1, 2:
+        out = np.full(found.output_shape, np.nan, dtype)
+        issued = found.run(first, second, None, False, out, threads)
+        problems.assert_equal(out, expected, line, operation, dtype)
+        assert issued == found.multiply_adds
+
+
+@pytest.mark.parametrize(
+    "line", [CONFORMER, SHORT, "n2c40k40s9st3p4g40w301", "n3c33k33s12d2p6g33w90"]
+)
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 @pytest.mark.parametrize("dtype", problems.DTYPES, ids=str)
 def test_views(line, operation, dtype):
@@ -83,7 +115,7 @@ def test_views(line, operation, dtype):
             problems.assert_bitwise_equal(got, expected, problem, operation, dtype)
 
 
-@pytest.mark.parametrize("line", [CONFORMER, "n1c40k40s9st2p4g40w800"])
+@pytest.mark.parametrize("line", [CONFORMER, SHORT, "n1c40k40s9st2p4g40w800"])
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 @pytest.mark.parametrize("dtype", problems.DTYPES, ids=str)
 def test_threads_and_bias(line, operation, dtype):
@@ -105,8 +137,9 @@ def test_threads_and_bias(line, operation, dtype):
 
 
 @pytest.mark.parametrize("dtype", problems.DTYPES, ids=str)
-def test_a_layer_packs_them_once(dtype):
-    problem = parse(CONFORMER)
+@pytest.mark.parametrize("line", [CONFORMER, SHORT])
+def test_a_layer_packs_them_once(line, dtype):
+    problem = parse(line)
     x, weight, _ = integer_operands(problem, FORWARD, dtype)
     layer = xsmmconv.Conv1d(weight, padding="same", groups=48)
     got = layer(x)

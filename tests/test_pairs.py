@@ -42,7 +42,8 @@ def run(found, first, second, bias=None, relu=False, dtype=BFLOAT16, threads=1):
 def in_pairs(found):
     if isinstance(found._blocking, RowBlocking):
         return found._blocking.pairs
-    return any(kernel[0] == "bfloat16" for kernel in found._program.kernels)
+    kernels = found._program.kernels if found._program else ()
+    return any(kernel[0] == "bfloat16" for kernel in kernels)
 
 
 @every_pass

@@ -19,7 +19,7 @@ LINES = [
     "n1c1k15s51d8psamew3000",
     "n1c4k64s15psamew2000",
     "n1c15k15s51d8psamew1500",
-    "n1c1k1s5psamew4000",
+    "n1c2k3s5psamew4000",
     "n1c64k64s5psamew700",
     "n2c3k2s3st2w77",
     "n3c16k16s3p1w64",

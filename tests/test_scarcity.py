@@ -45,19 +45,19 @@ libc = ctypes.CDLL(None)
 for granted in range(4):
     libc.fail(granted, 10)
     try:
-        xsmmconv.conv1d(np.ones((1, 1, 3), "f4"), np.ones((1, 1, 2), "f4"))
+        xsmmconv.conv1d(np.ones((1, 2, 3), "f4"), np.ones((1, 2, 2), "f4"))
     except MemoryError as error:
         libc.fail(-1, 0)
         print(error)
     libc.fail(-1, 0)
-print(xsmmconv.conv1d(np.ones((1, 1, 3), "f4"), np.ones((1, 1, 2), "f4")).tolist())
+print(xsmmconv.conv1d(np.ones((1, 2, 3), "f4"), np.ones((1, 2, 2), "f4")).tolist())
 """
 
 
 def test_the_library_may_fail_to_start(failing):
     said = children.run(FIRST_CALL, LD_PRELOAD=failing).splitlines()
     assert "no memory for LIBXSMM's code registry" in said
-    assert said[-1] == "[[[2.0, 2.0]]]"
+    assert said[-1] == "[[[4.0, 4.0]]]"
 
 
 LIMIT = """
@@ -105,15 +105,15 @@ import numpy as np
 import refusing
 import xsmmconv
 
-one = np.ones((1, 1, 3), "f4")
-assert xsmmconv.conv1d(one, one)[0, 0, 0] == 3
+one = np.ones((1, 2, 3), "f4")
+assert xsmmconv.conv1d(one, one)[0, 0, 0] == 6
 refusing.refuse(refusing.{call}, mmap.PROT_EXEC, errno.EACCES)
 for _ in range(2):
     try:
-        xsmmconv.conv1d(np.ones((1, 1, 300), "f4"), one)
+        xsmmconv.conv1d(np.ones((1, 2, 300), "f4"), one)
     except xsmmconv.UnsupportedError as error:
         print(error)
-assert xsmmconv.conv1d(one, one)[0, 0, 0] == 3  # its kernel is there
+assert xsmmconv.conv1d(one, one)[0, 0, 0] == 6  # its kernel is there
 """
 
 

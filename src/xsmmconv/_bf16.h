@@ -28,14 +28,17 @@ static inline uint16_t bf16_round(float f) {
   return (uint16_t)(nan ? (u >> 16) | 0x40u : rounded);
 }
 
-/* The same for 8 and 16 numbers. */
-static inline __m128i bf16_round8(__m256 v) {
+/* The same for 8 and 16 numbers; `low`: in the lower halves of as many of 32 bits. */
+static inline __m256i bf16_round8_low(__m256 v) {
   const __m256i u = _mm256_castps_si256(v), high = _mm256_srli_epi32(u, 16);
   const __m256i even = _mm256_and_si256(high, _mm256_set1_epi32(1));
   const __m256i up = _mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), even);
   const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
   const __m256i quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
-  const __m256i r = _mm256_blendv_epi8(_mm256_srli_epi32(up, 16), quiet, nan);
+  return _mm256_blendv_epi8(_mm256_srli_epi32(up, 16), quiet, nan);
+}
+static inline __m128i bf16_round8(__m256 v) {
+  const __m256i r = bf16_round8_low(v);
   return _mm_packus_epi32(_mm256_castsi256_si128(r), _mm256_extracti128_si256(r, 1));
 }
 static inline __attribute__((always_inline)) XC_AVX512_16 __m512i bf16_round16_low(__m512 v) {

@@ -7,10 +7,12 @@ transposed, which costs as much as a dozen taps.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import gcd
 
 from xsmmconv._blocking import (
     ITEMS,
+    REACH_BYTES,
     CorrelateBlocking,
     CorrelateShape,
     Machine,
@@ -20,18 +22,57 @@ from xsmmconv._blocking import (
     round_up,
 )
 from xsmmconv._blocking_weight import WeightBlocking, WeightShape
-from xsmmconv._geometry import Phase, interior
+from xsmmconv._geometry import Phase, Run, interior
 
 # Positions of a tile: with its panel it stays in L1.
 _COLUMNS = 256
 # So many multiply-adds a row costs where its columns are the lanes, before the first of a tap.
 _ROW = 5000
 # Taps from which on channels are faster, by what is multiplied.
-_TAPS = {"float32": 24, "float64": 34, "bfloat16": 9}
+_TAPS = {"float32": 24, "float64": 34, "bfloat16": 9, "widened": 24}
 # The same for weights. There, every tap of a row has sums to be added up, so the shorter it is, the
 # more each of them counts.
 _WEIGHT_ROW = 150
-_WEIGHT_TAPS = {"float32": 16, "float64": 40, "bfloat16": 23}
+_WEIGHT_TAPS = {"float32": 16, "float64": 40, "bfloat16": 23, "widened": 16}
+
+
+# Against rows with a filter each: channels are faster for rows with fewer columns than a + b times
+# the taps of their borders, and from so many taps on, neighbours or not; by the bytes of a vector
+# and what is multiplied.
+_ROWS = {
+    (64, "float32"): (-40, 4, 2**30, 50),
+    (64, "float64"): (0, 0, 2**30, 50),
+    (64, "bfloat16"): (80, 6, 2**30, 18),
+    (64, "widened"): (40, 13, 40, 40),
+    (32, "float32"): (-70, 9, 50, 50),
+    (32, "float64"): (-300, 15, 50, 50),
+    (32, "widened"): (40, 13, 45, 45),
+}
+# Columns of a work item of filtered rows, at least and at most, in blocks that the routines compute
+# together.
+_FEWEST, _MOST, _BLOCK = 2**10, 2**13, 2**8
+
+
+@dataclass(frozen=True, slots=True)
+class FilterShape:
+    """Rows that each have a filter of their own: forward, backward data or transposed."""
+
+    N: int
+    groups: int  # rows of the batch, of as many channels and filters
+    phase: Phase  # of one run
+    stored: int  # bytes of an element of the operands,
+    computed: int  # and of a sum
+    pairs: bool  # BF16 is multiplied in pairs of taps
+
+
+@dataclass(frozen=True, slots=True)
+class FilterBlocking:
+    tile: int  # columns of a work item,
+    rows: int  # and rows, of short ones
+    first: int  # the columns that all taps are for
+    end: int
+    copied: int  # elements, where what a tile reads is copied
+    reasons: tuple[str, ...]
 
 
 def channels_in_lanes(
@@ -44,13 +85,17 @@ def channels_in_lanes(
     weights: bool = False,
 ) -> bool:
     """Whether they are, for one channel and one filter per group. `kind` is the type that is
-    multiplied. All numbers are from measurements of either way, of rows in a cache and not."""
+    multiplied; "widened" is BF16 as FP32. All numbers are from measurements of either way, of rows
+    in a cache and not."""
     width, _, reach = longest(phases)
     taps = max((sum(len(run.taps) for run in phase.runs) for phase in phases), default=0)
     step = max(planes, len(phases))
     panel = (min(width, _columns(step, m)) * step + reach * planes) * m.vector_bytes
     if groups < m.vector_bytes // item or panel > m.l1_bytes:
         return False
+    filled = groups * item / round_up(groups * item, m.vector_bytes)
+    if not weights and planes == 1 and [phase.step for phase in phases] == [1]:
+        return filled > 0.75 and _rows_take_longer(phases[0], kind, m)
     if weights:
         worth, enough = taps * (1 + _WEIGHT_ROW / max(1, width)), _WEIGHT_TAPS[kind]
     else:
@@ -64,8 +109,17 @@ def channels_in_lanes(
         enough -= 8 if weights else 10
     elif len(phases) > 1:  # and rows of phases
         enough -= 4
-    filled = groups * item / round_up(groups * item, m.vector_bytes)
     return filled**2 * worth >= enough
+
+
+def _rows_take_longer(phase: Phase, kind: str, m: Machine) -> bool:
+    """Where some columns are not for all taps, these take twice as long or more."""
+    first, end = interior(phase)
+    border, (run,) = phase.count - max(0, end - first), phase.runs
+    taps = len(run.taps)
+    least, each, near, far = _ROWS[m.vector_bytes, kind]
+    of_borders = taps * (1 + border / 64) if border else 0
+    return phase.count < least + each * of_borders or taps >= (near if run.spacing == 1 else far)
 
 
 def _block(m: Machine) -> int:
@@ -115,6 +169,34 @@ def depthwise_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
         interleaved=whole,
         fetched=fetched,
     )
+
+
+def filter_blocking(sh: FilterShape, m: Machine) -> FilterBlocking | None:
+    """None: the routines count in 32 bits, and what a tile reads is to fit the second-level cache
+    if it must be copied."""
+    run, width = sh.phase.runs[0], sh.phase.count
+    taps, rows = len(run.taps), sh.N * sh.groups
+    if run.length + taps * run.spacing + abs(run.shift) >= REACH_BYTES:
+        return None
+    columns = min(max(ceil_div(width * rows, ITEMS), _FEWEST), _MOST) // _BLOCK * _BLOCK
+    room = m.l2_bytes // 2 // sh.stored - 2 * taps
+    while columns > _BLOCK and _window(columns, run) > room:
+        columns -= _BLOCK
+    tile = min(round_up(even_parts(width, columns), _BLOCK), width)
+    if _window(tile, run) > room:
+        return None
+    first, end = interior(sh.phase)
+    reasons = [f"one channel and one filter each: rows of {width} columns against {taps} taps"]
+    if sh.pairs:
+        reasons.append("k = 2 taps of BF16 (FP32 where not all of them reach the source)")
+    copied = _window(tile, run)
+    together = max(1, min(columns // width, ceil_div(rows, ITEMS)))
+    return FilterBlocking(tile, together, first, end, copied, tuple(reasons))
+
+
+def _window(columns: int, run: Run) -> int:
+    """Elements that the taps read of a row for so many columns; far apart, each has a window."""
+    return columns + (len(run.taps) - 1) * min(run.spacing, columns)
 
 
 def depthwise_weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:

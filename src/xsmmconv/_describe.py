@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from xsmmconv._blocking import CorrelateBlocking
+from xsmmconv._blocking_depthwise import FilterBlocking
 from xsmmconv._blocking_rows import RowBlocking
 
 _SHOWN_SEGMENTS = 12
@@ -13,7 +14,7 @@ _SHOWN_SEGMENTS = 12
 def describe(plan) -> str:
     p, bl, program, engine = plan.problem, plan._blocking, plan._program, plan.engine
     m = plan._machine
-    rows = isinstance(bl, RowBlocking)
+    rows = isinstance(bl, RowBlocking | FilterBlocking)
     families = "" if rows else ", ".join(sorted({kernel[0] for kernel in program.kernels}))
     lines = [
         f"{plan.pass_}: N={p.N} C={p.C} K={p.K} S={p.S} W={p.W} Q={p.Q} s={p.s} d={p.d} "
@@ -35,6 +36,9 @@ def describe(plan) -> str:
         f"  scratch           {engine.scratch_bytes:,} bytes per thread, "
         f"{engine.shared_bytes:,} shared",
     ]
+    if program is None:
+        lines.append(f"  all taps          columns {bl.first} to {max(bl.first, bl.end)}")
+        return "\n".join(lines)
     if rows:
         return "\n".join(lines + _row_blocks(bl, program))
     lines.append(

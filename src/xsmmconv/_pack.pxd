@@ -99,3 +99,22 @@ cdef extern from "_row_dots.h" nogil:
     row_dots_t row_dots_of(int dtype, bint wide, int a, int b)
     void store_dots(int dtype, void* out, Py_ssize_t row, const row_tap* taps, const void* sums,
                     Py_ssize_t a, Py_ssize_t b)
+
+cdef extern from "_row_filter.h" nogil:
+    ctypedef struct row_filter:
+        const char* weights
+        Py_ssize_t taps
+        Py_ssize_t step
+        Py_ssize_t shift
+        Py_ssize_t spacing
+        Py_ssize_t length
+        Py_ssize_t first
+        Py_ssize_t end
+        const char* bias
+        Py_ssize_t relu
+    ctypedef Py_ssize_t (*filter_row_t)(char* dst, const char* src, const row_filter* f,
+                                        Py_ssize_t start, Py_ssize_t end) noexcept nogil
+
+    filter_row_t filter_row_of(int dtype, bint wide, bint neighbours)
+    void copy_elements(void* dst, const char* src, Py_ssize_t stride, Py_ssize_t n,
+                       Py_ssize_t size)

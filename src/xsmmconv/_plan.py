@@ -26,9 +26,11 @@ from xsmmconv._blocking import (
     phases_as_filters,
 )
 from xsmmconv._blocking_depthwise import (
+    FilterShape,
     channels_in_lanes,
     depthwise_blocking,
     depthwise_weight_blocking,
+    filter_blocking,
 )
 from xsmmconv._blocking_rows import RowShape, loads, row_blocking, rows_are_better
 from xsmmconv._blocking_weight import WeightShape, lanes_from, weight_blocking, windows_in_lanes
@@ -186,6 +188,8 @@ class Plan:
         phases = (forward_phases if forward else backward_data_phases)(
             p.W, p.S, p.Q, p.s, p.d, p.pl
         )
+        if C == K == p.s == 1 and not self._depthwise(phases, 1) and self._make_row_filter(phases):
+            return
         merged = phases_as_filters(phases, C, K)
         pairs = multiply_pairs(C, K * max(1, len(merged)), phases, self._machine)
         shape = self._correlate_shape(C, K, phases, pairs)
@@ -215,6 +219,20 @@ class Plan:
             self._code,
             self._code,
         )
+
+    def _make_row_filter(self, phases) -> bool:
+        """Whether this is what rows with a filter each are computed with."""
+        from xsmmconv._row_filter import RowFilter
+
+        p = self.problem
+        pairs = self._native_bf16 and p.d == 1
+        stored, code = _DTYPES[p.dtype][1], 3 if self._native_bf16 else self._code
+        shape = FilterShape(max(1, p.N), p.g, phases[0], stored, self._item, pairs)
+        blocking = filter_blocking(shape, self._machine)
+        if blocking is not None:
+            self._blocking, self._program = blocking, None
+            self.engine = RowFilter(shape, blocking, code)
+        return blocking is not None
 
     def _correlate_shape(self, C: int, K: int, phases: tuple, pairs: str) -> CorrelateShape:
         """C and K per group; BF16 is multiplied in `pairs` of these, where not depthwise."""
@@ -336,7 +354,7 @@ class Plan:
 
     def _depthwise(self, phases, planes, weights=False):
         """Whether the channels of groups that have a single one, and one filter, are the lanes."""
-        kind = "bfloat16" if self._native_bf16 else "float64" if self._item == 8 else "float32"
+        kind = self.problem.dtype if self._same_type or self._native_bf16 else "widened"
         found = self.problem.g, phases, planes, self._item, kind, self._machine
         return channels_in_lanes(*found, weights)
 

@@ -1,0 +1,420 @@
+/* One row of a source against the taps of one filter: a row of results.
+ *
+ * Columns are the lanes, and each tap reads them elsewhere, so nearly every vector would be loaded
+ * across the end of a line, which takes two loads. Hence FP32 and FP64 of neighbouring taps are
+ * loaded half of the time, and otherwise shifted together from two vectors that are in registers.
+ * Neighbours of BF16 are pairs as they lie. Columns of even numbers multiply them by the pairs of
+ * taps (w0, w1), (w2, w3), ...; those of odd numbers the same vectors by (0, w0), (w1, w2), ...: no
+ * vector is loaded twice. What would meet a zero there is made a zero itself.
+ *
+ * Where not all taps reach the source, each is multiplied where it does, and read nowhere else.
+ * A sum is over the taps in their order, one by one or (BF16, all taps) in pairs: it depends on its
+ * column alone, not on the vector that it is computed in.
+ */
+#ifndef XSMMCONV_ROW_FILTER_H
+#define XSMMCONV_ROW_FILTER_H
+
+#include "_row_dots.h"
+
+typedef struct {
+  const char* weights; /* of BF16: after one zero, and two behind the last */
+  ptrdiff_t taps;
+  ptrdiff_t step;    /* bytes from what a tap reads for a column to what the next one does */
+  ptrdiff_t shift;   /* tap j reads element m + shift + j*spacing for column m, */
+  ptrdiff_t spacing; /* if that is at least 0 */
+  ptrdiff_t length;  /* and less than this */
+  ptrdiff_t first;   /* of the columns that all taps are for; pairs: an even number */
+  ptrdiff_t end;
+  const char* bias; /* in the computing type, or NULL */
+  ptrdiff_t relu;
+} row_filter;
+
+/* Computes the columns start to end - 1, start being even; of column 0, tap 0 would read src, and
+ * dst is where it is written. Returns the multiply-adds. */
+typedef ptrdiff_t (*filter_row_t)(char* dst, const char* src, const row_filter* f, ptrdiff_t start,
+                                  ptrdiff_t end);
+
+/* ---- what differs between types and instruction sets ------------------------------------------ */
+
+#define XC_BELOW_16F(v) _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_LT_OQ)
+#define XC_BELOW_8D(v) _mm512_cmp_pd_mask(v, _mm512_setzero_pd(), _CMP_LT_OQ)
+#define XC_SHIFT_16F(high, low, r)                                                               \
+  _mm512_castsi512_ps(                                                                           \
+      _mm512_alignr_epi32(_mm512_castps_si512(high), _mm512_castps_si512(low), r))
+#define XC_SHIFT_8D(high, low, r)                                                                \
+  _mm512_castsi512_pd(                                                                           \
+      _mm512_alignr_epi64(_mm512_castpd_si512(high), _mm512_castpd_si512(low), r))
+
+/* Bias and ReLU; a NaN stays one. */
+#define XC_FINISH(NAME, TARGET, VECTOR, NUMBER, SET, KEPT)                                       \
+  XC_INLINE TARGET VECTOR finish_##NAME(VECTOR v, const row_filter* f) {                         \
+    if (f->bias) v = v + SET(*(const NUMBER*)f->bias);                                           \
+    return f->relu ? KEPT : v;                                                                   \
+  }
+XC_FINISH(16f, XC_AVX512, __m512, float, _mm512_set1_ps,
+          _mm512_mask_mov_ps(v, XC_BELOW_16F(v), _mm512_setzero_ps()))
+XC_FINISH(8d, XC_AVX512, __m512d, double, _mm512_set1_pd,
+          _mm512_mask_mov_pd(v, XC_BELOW_8D(v), _mm512_setzero_pd()))
+XC_FINISH(8f, , __m256, float, _mm256_set1_ps,
+          _mm256_andnot_ps(_mm256_cmp_ps(v, _mm256_setzero_ps(), _CMP_LT_OQ), v))
+XC_FINISH(4d, , __m256d, double, _mm256_set1_pd,
+          _mm256_andnot_pd(_mm256_cmp_pd(v, _mm256_setzero_pd(), _CMP_LT_OQ), v))
+
+/* ---- FP32 and FP64: whole vectors of columns that all taps are for ---------------------------- */
+
+#define XC_STORE_SUMS(NAME, VECTOR)                                                              \
+  XC_UNROLL for (int u = 0; u < n; u++)                                                          \
+    *(VECTOR##_u*)(dst + u * (ptrdiff_t)sizeof(VECTOR)) = (VECTOR##_u)finish_##NAME(sum[u], f);
+
+#define XC_LOADED_TAPS(VECTOR, NUMBER, SET, FMA)                                                      \
+  for (ptrdiff_t j = 0; j < f->taps; j++) {                                                      \
+    const VECTOR w = SET(((const NUMBER*)f->weights)[j]);                                        \
+    const char* const from = src + j * f->step;                                                  \
+    XC_UNROLL for (int u = 0; u < n; u++)                                                        \
+      sum[u] = FMA(sum[u], w, ((const VECTOR##_u*)from)[u]);                                     \
+  }
+
+/* The r-th of up to a vector of neighbouring taps; v holds what the first of them reads. */
+#define XC_SHIFTED_TAP(VECTOR, NUMBER, SET, FMA, SHIFT, r)                                            \
+  if (r >= some) break;                                                                          \
+  XC_UNROLL for (int u = 0; u < n; u++) {                                                        \
+    const int shifted = (r + u) % 2;                                                             \
+    const VECTOR moved = shifted ? SHIFT(v[u + 1], v[u], r)                                      \
+                                 : (VECTOR)((const VECTOR##_u*)(from + r * sizeof(NUMBER)))[u];  \
+    sum[u] = FMA(sum[u], SET(w[r]), moved);                                                      \
+  }
+#define XC_TAPS_TO_7(DO, ...)                                                                    \
+  DO(__VA_ARGS__, 1) DO(__VA_ARGS__, 2) DO(__VA_ARGS__, 3) DO(__VA_ARGS__, 4)                    \
+  DO(__VA_ARGS__, 5) DO(__VA_ARGS__, 6) DO(__VA_ARGS__, 7)
+#define XC_TAPS_TO_15(DO, ...)                                                                   \
+  XC_TAPS_TO_7(DO, __VA_ARGS__) DO(__VA_ARGS__, 8) DO(__VA_ARGS__, 9) DO(__VA_ARGS__, 10)        \
+  DO(__VA_ARGS__, 11) DO(__VA_ARGS__, 12) DO(__VA_ARGS__, 13) DO(__VA_ARGS__, 14)                \
+  DO(__VA_ARGS__, 15)
+
+#define XC_FILTER_WIDE(NAME, VECTOR, NUMBER, LANES, SET, FMA, SHIFT, SOME, TAPS)                      \
+  XC_INLINE XC_AVX512 void filter_block_##NAME(char* dst, const char* src, const row_filter* f,  \
+                                               ptrdiff_t columns, const int n) {                 \
+    VECTOR sum[8], v[9];                                                                         \
+    (void)columns;                                                                               \
+    XC_UNROLL for (int u = 0; u < n; u++) sum[u] = (VECTOR){0};                                  \
+    if (f->step == sizeof(NUMBER)) {                                                             \
+      for (ptrdiff_t j = 0; j < f->taps; j += LANES) {                                           \
+        const int some = f->taps - j < LANES ? (int)(f->taps - j) : LANES;                       \
+        const char* const from = src + j * (ptrdiff_t)sizeof(NUMBER);                            \
+        const NUMBER* const w = (const NUMBER*)f->weights + j;                                   \
+        XC_UNROLL for (int u = 0; u < n; u++) v[u] = ((const VECTOR##_u*)from)[u];               \
+        v[n] = SOME((1u << (some - 1)) - 1, from + n * (ptrdiff_t)sizeof(VECTOR));               \
+        XC_UNROLL for (int u = 0; u < n; u++) sum[u] = FMA(sum[u], SET(w[0]), v[u]);             \
+        do {                                                                                     \
+          TAPS(XC_SHIFTED_TAP, VECTOR, NUMBER, SET, FMA, SHIFT)                                       \
+        } while (0);                                                                             \
+      }                                                                                          \
+    } else {                                                                                     \
+      XC_LOADED_TAPS(VECTOR, NUMBER, SET, FMA)                                                        \
+    }                                                                                            \
+    XC_STORE_SUMS(NAME, VECTOR)                                                                  \
+  }
+XC_FILTER_WIDE(16f, __m512, float, 16, _mm512_set1_ps, XC_ROWS_16F, XC_SHIFT_16F, XC_SOME_16F, XC_TAPS_TO_15)
+XC_FILTER_WIDE(8d, __m512d, double, 8, _mm512_set1_pd, XC_ROWS_8D, XC_SHIFT_8D, XC_SOME_8D, XC_TAPS_TO_7)
+
+#define XC_FILTER_NARROW(NAME, VECTOR, NUMBER, SET, FMA)                                              \
+  XC_INLINE void filter_block_##NAME(char* dst, const char* src, const row_filter* f,            \
+                                     ptrdiff_t columns, const int n) {                           \
+    VECTOR sum[8];                                                                               \
+    (void)columns;                                                                               \
+    XC_UNROLL for (int u = 0; u < n; u++) sum[u] = (VECTOR){0};                                  \
+    XC_LOADED_TAPS(VECTOR, NUMBER, SET, FMA)                                                          \
+    XC_STORE_SUMS(NAME, VECTOR)                                                                  \
+  }
+XC_FILTER_NARROW(8f, __m256, float, _mm256_set1_ps, XC_ROWS_8F)
+XC_FILTER_NARROW(4d, __m256d, double, _mm256_set1_pd, XC_ROWS_4D)
+
+/* ---- BF16 ------------------------------------------------------------------------------------ */
+
+/* Two columns are a number of 32 bits, of which the first is the lower half. `native`: rounded, and
+ * multiplied in pairs, by the processor. */
+XC_INLINE XC_AVX512_16 void store_columns_16(char* dst, __m512 even, __m512 odd,
+                                             const row_filter* f, ptrdiff_t columns,
+                                             const int native) {
+  const __mmask32 some = (__mmask32)bits_between(0, columns, 32);
+  __m512i both;
+  even = finish_16f(even, f);
+  odd = finish_16f(odd, f);
+  if (native) {
+    const __m512i beside = _mm512_add_epi32(
+        _mm512_set1_epi32(16 << 16),
+        _mm512_mullo_epi32(_mm512_set1_epi32(0x10001), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8,
+                                                                         9, 10, 11, 12, 13, 14,
+                                                                         15)));
+    __asm__("vcvtne2ps2bf16 %2, %1, %0" : "=v"(both) : "v"(odd), "v"(even));
+    both = _mm512_permutexvar_epi16(beside, both);
+  } else {
+    both = _mm512_or_si512(bf16_round16_low(even), _mm512_slli_epi32(bf16_round16_low(odd), 16));
+  }
+  if (columns == 32)
+    _mm512_storeu_si512(dst, both);
+  else
+    _mm512_mask_storeu_epi16(dst, some, both);
+}
+
+/* Which halves of a vector of pairs are multiplied by a pair of taps, of which one may be missing. */
+enum { XC_NONE = 0, XC_LOWER = 0xffff, XC_UPPER = (int)0xffff0000, XC_PAIRS = -1 };
+XC_INLINE XC_AVX512_16 __m512 add_halves(__m512 sum, __m512i v, __m512i taps, const int halves) {
+  if (halves == XC_NONE) return sum;
+  if (halves != XC_PAIRS) v = _mm512_and_si512(v, _mm512_set1_epi32(halves));
+  return multiply_row_pairs(sum, _mm512_castsi512_ps(v), _mm512_castsi512_ps(taps));
+}
+
+/* The pair of taps from j on, for columns of even numbers, and the one before it, for odd ones. Of
+ * the last vector only so many elements are read. */
+XC_INLINE XC_AVX512_16 void add_pairs(__m512* even, __m512* odd, const char* src,
+                                      const char* weights, ptrdiff_t j, const int even_halves,
+                                      const int odd_halves, const int n, ptrdiff_t elements) {
+  uint32_t pair[2];
+  memcpy(pair, weights + 2 * j - 2, 4);
+  memcpy(pair + 1, weights + 2 * j, 4);
+  const __m512i before = _mm512_set1_epi32((int)pair[0]), from = _mm512_set1_epi32((int)pair[1]);
+  XC_UNROLL for (int u = 0; u < n; u++) {
+    const char* const place = src + 2 * j + 64 * u;
+    const __m512i v = u < n - 1 || elements == 32
+                          ? _mm512_loadu_si512(place)
+                          : _mm512_maskz_loadu_epi16((__mmask32)((1u << elements) - 1), place);
+    even[u] = add_halves(even[u], v, from, even_halves);
+    odd[u] = add_halves(odd[u], v, before, odd_halves);
+  }
+}
+
+/* Of the last vector so many columns are computed: all, or all but one. */
+XC_INLINE XC_AVX512_16 void filter_block_pairs(char* dst, const char* src, const row_filter* f,
+                                               ptrdiff_t columns, const int n) {
+  const char* const w = f->weights;
+  __m512 even[8], odd[8];
+  XC_UNROLL for (int u = 0; u < n; u++) even[u] = odd[u] = _mm512_setzero_ps();
+  if (f->taps == 1) {
+    add_pairs(even, odd, src, w, 0, XC_LOWER, XC_UPPER, n, columns);
+  } else {
+    ptrdiff_t j = 2;
+    add_pairs(even, odd, src, w, 0, XC_PAIRS, XC_UPPER, n, 32);
+    for (; j < f->taps - 1; j += 2) add_pairs(even, odd, src, w, j, XC_PAIRS, XC_PAIRS, n, 32);
+    if (j < f->taps)
+      add_pairs(even, odd, src, w, j, XC_LOWER, XC_PAIRS, n, columns);
+    else
+      add_pairs(even, odd, src, w, j, XC_NONE, XC_LOWER, n, columns - 1);
+  }
+  XC_UNROLL for (int u = 0; u < n; u++)
+    store_columns_16(dst + 64 * u, even[u], odd[u], f, u < n - 1 ? 32 : columns, 1);
+}
+
+/* In FP32: one tap after the other, at any distance. */
+#define XC_FILTER_WIDENED(NAME, TARGET, VECTOR, INTEGER, BITS, FMA, STORE)                            \
+  XC_INLINE TARGET void filter_block_##NAME(char* dst, const char* src, const row_filter* f,     \
+                                            ptrdiff_t columns, const int n) {                    \
+    const INTEGER upper = BITS##_set1_epi32(XC_UPPER);                                           \
+    VECTOR even[8], odd[8];                                                                      \
+    (void)columns;                                                                               \
+    XC_UNROLL for (int u = 0; u < n; u++) even[u] = odd[u] = (VECTOR){0};                        \
+    for (ptrdiff_t j = 0; j < f->taps; j++) {                                                    \
+      const VECTOR w = BITS##_set1_ps(bf16_widen(bf16_at(f->weights + 2 * j)));                              \
+      const INTEGER##_u* const from = (const INTEGER##_u*)(src + j * f->step);                   \
+      XC_UNROLL for (int u = 0; u < n; u++) {                                                    \
+        const INTEGER v = from[u];                                                               \
+        even[u] = FMA(even[u], w, (VECTOR)BITS##_slli_epi32(v, 16));                             \
+        odd[u] = FMA(odd[u], w, (VECTOR)(v & upper));                                            \
+      }                                                                                          \
+    }                                                                                            \
+    XC_UNROLL for (int u = 0; u < n; u++) STORE;                                                 \
+  }
+#define XC_STORE_16(NATIVE) store_columns_16(dst + 64 * u, even[u], odd[u], f, 32, NATIVE)
+XC_FILTER_WIDENED(widened, XC_AVX512_16, __m512, __m512i, _mm512, XC_ROWS_16F, XC_STORE_16(0))
+XC_FILTER_WIDENED(rounded, XC_AVX512_16, __m512, __m512i, _mm512, XC_ROWS_16F, XC_STORE_16(1))
+XC_INLINE void store_columns_8(char* dst, __m256 even, __m256 odd, const row_filter* f) {
+  const __m256i low = bf16_round8_low(finish_8f(even, f)), high = bf16_round8_low(finish_8f(odd, f));
+  _mm256_storeu_si256((__m256i*)dst, _mm256_or_si256(low, _mm256_slli_epi32(high, 16)));
+}
+XC_FILTER_WIDENED(widened8, , __m256, __m256i, _mm256, XC_ROWS_8F,
+                  store_columns_8(dst + 32 * u, even[u], odd[u], f))
+
+/* ---- columns that some taps are for, or too few for a vector ---------------------------------- */
+
+/* The first of j taps, if it is one of them, that reads `at` or an element behind it. */
+XC_INLINE ptrdiff_t first_tap(ptrdiff_t at, ptrdiff_t spacing, ptrdiff_t taps) {
+  const ptrdiff_t j = at <= 0 ? 0 : spacing == 1 ? at : (at - 1) / spacing + 1;
+  return j < taps ? j : taps;
+}
+
+/* The columns q to q + n - 1, which are U vectors or less. What each of them reads is counted, from the
+ * beginning of the row: for some columns, the first taps read what is in front of it, and the last
+ * taps what is behind it. */
+#define XC_FILTER_SOME(NAME, TARGET, VECTOR, INDEX, NUMBERS, LANES, SIZE, FINISH, WEIGHT, INSIDE, \
+                       SOME, ADD, STORE)                                                         \
+  XC_INLINE TARGET ptrdiff_t filter_vectors_##NAME(char* dst, const char* src,                   \
+                                                   const row_filter* f, ptrdiff_t q,             \
+                                                   ptrdiff_t n, const int U) {                   \
+    static const NUMBERS lanes = {XC_LANES_##LANES};                                             \
+    const ptrdiff_t before = -f->shift - q, d = f->spacing;                                      \
+    const ptrdiff_t end = first_tap(before + f->length, d, f->taps);                             \
+    const ptrdiff_t most = n < f->length ? n : f->length;                                        \
+    const NUMBERS length = XC_ALL(NUMBERS, f->length), next = XC_ALL(NUMBERS, d);                    \
+    ptrdiff_t j = first_tap(before - n + 1, d, end), work = 0;                                   \
+    ptrdiff_t first = j * d - before, last = f->length - first;                                  \
+    NUMBERS place[2] = {lanes + XC_ALL(NUMBERS, first), lanes + XC_ALL(NUMBERS, first + LANES)};                                   \
+    const char* from = src + j * f->step;                                                        \
+    VECTOR sum[2] = {{0}, {0}};                                                                  \
+    for (; j < end; j++, from += f->step, first += d, last -= d) {                               \
+      const VECTOR w = WEIGHT;                                                                   \
+      XC_UNROLL for (int u = 0; u < U; u++) {                                                    \
+        const __auto_type used = INSIDE((INDEX)place[u], (INDEX)length);                         \
+        const char* const p = from + u * LANES * SIZE;                                           \
+        sum[u] = ADD(sum[u], w, SOME, used);                                                     \
+        place[u] += next;                                                                        \
+      }                                                                                          \
+      const ptrdiff_t some = n + first < last ? n + first : last;                                \
+      work += some < most ? some : most;                                                         \
+    }                                                                                            \
+    XC_UNROLL for (int u = 0; u < U; u++)                                                        \
+      STORE(dst + u * LANES * SIZE, n - u * LANES, FINISH(sum[u], f));                           \
+    return work;                                                                                 \
+  }                                                                                              \
+  static TARGET ptrdiff_t filter_some_##NAME(char* dst, const char* src, const row_filter* f,    \
+                                             ptrdiff_t q, ptrdiff_t n) {                         \
+    return n <= LANES ? filter_vectors_##NAME(dst, src, f, q, n, 1)                              \
+                      : filter_vectors_##NAME(dst, src, f, q, n, 2);                             \
+  }
+#define XC_ALL(NUMBERS, value) ((NUMBERS){0} + (__typeof__(((NUMBERS){0})[0]))(value))
+#define XC_LANES_16 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+#define XC_LANES_8 0, 1, 2, 3, 4, 5, 6, 7
+#define XC_LANES_4 0, 1, 2, 3
+#define XC_WEIGHT(SET, NUMBER) SET(((const NUMBER*)f->weights)[j])
+#define XC_WEIGHT_16(SET) SET(bf16_widen(bf16_at(f->weights + 2 * j)))
+#define XC_INSIDE_8F(place, length)                                                              \
+  _mm256_andnot_si256(_mm256_srai_epi32(place, 31), _mm256_cmpgt_epi32(length, place))
+#define XC_INSIDE_4D(place, length)                                                              \
+  _mm256_andnot_si256(_mm256_cmpgt_epi64(_mm256_setzero_si256(), place),                         \
+                      _mm256_cmpgt_epi64(length, place))
+#define XC_ADD_16F(sum, w, v, mask) _mm512_mask3_fmadd_ps(w, v, sum, mask)
+#define XC_ADD_8D(sum, w, v, mask) _mm512_mask3_fmadd_pd(w, v, sum, mask)
+#define XC_ADD_8F(sum, w, v, mask)                                                               \
+  _mm256_blendv_ps(sum, _mm256_fmadd_ps(w, v, sum), _mm256_castsi256_ps(mask))
+#define XC_ADD_4D(sum, w, v, mask)                                                               \
+  _mm256_blendv_pd(sum, _mm256_fmadd_pd(w, v, sum), _mm256_castsi256_pd(mask))
+#define XC_STORE_16F(p, n, v) _mm512_mask_storeu_ps(p, between_16f(0, n), v)
+#define XC_STORE_8D(p, n, v) _mm512_mask_storeu_pd(p, between_8d(0, n), v)
+#define XC_STORE_8F(p, n, v) _mm256_maskstore_ps((float*)(p), first8(n), v)
+#define XC_STORE_4D(p, n, v) _mm256_maskstore_pd((double*)(p), first4(n), v)
+
+/* Neighbours of a row as FP32. */
+XC_INLINE XC_AVX512_16 __m512 some_widened(__mmask16 mask, const char* p) {
+  return _mm512_castsi512_ps(
+      _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, p)), 16));
+}
+XC_INLINE XC_AVX512_16 void store_some_16(char* dst, ptrdiff_t n, __m512 v) {
+  _mm256_mask_storeu_epi16(dst, between_16f(0, n), bf16_round16(v));
+}
+/* Elements at, at + 1, ... of a row, of which p is the first: those within the row are loaded with
+ * their neighbours there and moved to their lanes. */
+XC_INLINE __m256 some_widened8(const char* p, ptrdiff_t at, ptrdiff_t length) {
+  static const int8_t moved[48] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
+                                   0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
+                                   -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+  const ptrdiff_t most = length - 8, low = at < 0 || most < 0 ? 0 : at < most ? at : most;
+  const ptrdiff_t by = at - low < -8 ? -8 : at - low > 8 ? 8 : at - low;
+  uint16_t few[8] = {0};
+  p -= 2 * (at - low);
+  if (most < 0) p = (const char*)memcpy(few, p, 2 * (size_t)length);
+  const __m128i v = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i*)p),
+                                     _mm_loadu_si128((const __m128i*)(moved + 16 + 2 * by)));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
+}
+XC_INLINE void store_some_8(char* dst, ptrdiff_t n, __m256 v) {
+  const __m128i rounded = bf16_round8(v);
+  memcpy(dst, &rounded, 2 * (size_t)(n < 8 ? n : 8));
+}
+
+XC_FILTER_SOME(16f, XC_AVX512, __m512, __m512i, __v16si, 16, 4, finish_16f,
+               XC_WEIGHT(_mm512_set1_ps, float), _mm512_cmplt_epu32_mask, XC_SOME_16F(used, p), XC_ADD_16F,
+               XC_STORE_16F)
+XC_FILTER_SOME(8d, XC_AVX512, __m512d, __m512i, __v8di, 8, 8, finish_8d,
+               XC_WEIGHT(_mm512_set1_pd, double), _mm512_cmplt_epu64_mask, XC_SOME_8D(used, p), XC_ADD_8D,
+               XC_STORE_8D)
+XC_FILTER_SOME(8f, , __m256, __m256i, __v8si, 8, 4, finish_8f, XC_WEIGHT(_mm256_set1_ps, float),
+               XC_INSIDE_8F, XC_SOME_8F(used, p), XC_ADD_8F, XC_STORE_8F)
+XC_FILTER_SOME(4d, , __m256d, __m256i, __v4di, 4, 8, finish_4d, XC_WEIGHT(_mm256_set1_pd, double),
+               XC_INSIDE_4D, XC_SOME_4D(used, p), XC_ADD_4D, XC_STORE_4D)
+XC_FILTER_SOME(widened, XC_AVX512_16, __m512, __m512i, __v16si, 16, 2, finish_16f,
+               XC_WEIGHT_16(_mm512_set1_ps), _mm512_cmplt_epu32_mask, some_widened(used, p), XC_ADD_16F,
+               store_some_16)
+XC_FILTER_SOME(widened8, , __m256, __m256i, __v8si, 8, 2, finish_8f, XC_WEIGHT_16(_mm256_set1_ps),
+               XC_INSIDE_8F, some_widened8(p, first + 8 * u, f->length), XC_ADD_8F, store_some_8)
+
+/* ---- a row ----------------------------------------------------------------------------------- */
+
+/* COLUMNS of a vector, of SIZE bytes, LEAST to MOST vectors at a time, the first column of an EVEN
+ * number. SOME, of LANES columns, are for the borders and what is left beside them, or of short rows.
+ * What is otherwise too few for vectors is computed together with the columns before it, once again. */
+#define XC_FILTER_ROW(NAME, TARGET, COLUMNS, SIZE, LEAST, MOST, EVEN, SOME, LANES)               \
+  static TARGET ptrdiff_t filter_row_##NAME(char* dst, const char* src, const row_filter* f,     \
+                                            ptrdiff_t start, ptrdiff_t end) {                    \
+    const ptrdiff_t last = end < f->end ? end : f->end;                                          \
+    const ptrdiff_t beside = end > last ? end - 2 * LANES : last;                                \
+    ptrdiff_t q = start, work = 0;                                                               \
+    while (q < end) {                                                                            \
+      const ptrdiff_t begin = q;                                                                 \
+      if (q < f->first || last - q < LEAST * COLUMNS || q >= beside) {                           \
+        /* One vector, if whole ones follow it. */                                               \
+        const int one = f->first - q <= LANES && last - q >= LANES + LEAST * COLUMNS;            \
+        const ptrdiff_t most = one ? LANES : 2 * LANES, n = end - q < most ? end - q : most;     \
+        work += filter_some_##SOME(dst + q * SIZE, src + q * SIZE, f, q, n);                     \
+        q += n;                                                                                  \
+        continue;                                                                                \
+      }                                                                                          \
+      while (q < last && q < beside) {                                                           \
+        ptrdiff_t n = MOST, at = q;                                                              \
+        while (n > LEAST && n / 2 * COLUMNS >= last - q) n /= 2;                                 \
+        if (n * COLUMNS > last - q) at = last - n * COLUMNS;                                     \
+        if (at < begin) at = q, n /= 2;                                                          \
+        const ptrdiff_t odd = EVEN && at % 2;                                                    \
+        char* const to = dst + (at + odd) * SIZE;                                                \
+        const char* const from = src + (at + odd) * SIZE;                                        \
+        if (n == 8 && MOST == 8) filter_block_##NAME(to, from, f, COLUMNS - odd, MOST);          \
+        if (n == 4) filter_block_##NAME(to, from, f, COLUMNS - odd, 4);                          \
+        if (n == 2) filter_block_##NAME(to, from, f, COLUMNS - odd, 2);                          \
+        if (n == 1 && LEAST == 1) filter_block_##NAME(to, from, f, COLUMNS - odd, 1);            \
+        q = at + n * COLUMNS;                                                                    \
+      }                                                                                          \
+      work += (q - begin) * f->taps;                                                             \
+    }                                                                                            \
+    return work;                                                                                 \
+  }
+XC_FILTER_ROW(16f, XC_AVX512, 16, 4, 2, 8, 0, 16f, 16)
+XC_FILTER_ROW(8d, XC_AVX512, 8, 8, 2, 8, 0, 8d, 8)
+XC_FILTER_ROW(8f, , 8, 4, 2, 8, 0, 8f, 8)
+XC_FILTER_ROW(4d, , 4, 8, 2, 8, 0, 4d, 4)
+XC_FILTER_ROW(pairs, XC_AVX512_16, 32, 2, 1, 8, 1, widened, 16)
+XC_FILTER_ROW(rounded, XC_AVX512_16, 32, 2, 1, 8, 0, widened, 16)
+XC_FILTER_ROW(widened, XC_AVX512_16, 32, 2, 1, 8, 0, widened, 16)
+XC_FILTER_ROW(widened8, , 16, 2, 1, 4, 0, widened8, 8)
+
+/* dtypes as in _pack.h, PACK_PAIRS where the processor multiplies pairs; `neighbours`: taps are. */
+static inline filter_row_t filter_row_of(int dtype, int wide, int neighbours) {
+  if (dtype == 3) return neighbours ? filter_row_pairs : filter_row_rounded;
+  if (dtype == 2) return wide ? filter_row_widened : filter_row_widened8;
+  if (dtype == 1) return wide ? filter_row_8d : filter_row_4d;
+  return wide ? filter_row_16f : filter_row_8f;
+}
+
+/* Elements of a row to neighbours. */
+static inline void copy_elements(void* dst, const char* src, ptrdiff_t stride, ptrdiff_t n,
+                                 ptrdiff_t size) {
+  char* to = (char*)dst;
+  if (stride == size) {
+    memcpy(dst, src, (size_t)(n * size));
+    return;
+  }
+  for (; n > 0; n--, to += size, src += stride) {
+    if (size == 2) memcpy(to, src, 2);
+    if (size == 4) memcpy(to, src, 4);
+    if (size == 8) memcpy(to, src, 8);
+  }
+}
+
+#endif

@@ -1,0 +1,237 @@
+"""Rows with a filter each: depthwise convolutions, forward and backward data."""
+
+import dataclasses
+
+import numpy as np
+import problems
+import pytest
+from problems import BACKWARD_DATA, BFLOAT16, FORWARD, call, integer_operands
+
+import xsmmconv
+from xsmmconv import _plan, reference
+from xsmmconv._blocking_depthwise import FilterBlocking
+from xsmmconv._problem import ConvProblem
+from xsmmconv._text import parse
+
+# Taps: none but one, odd and even numbers, a vector of each type, one more. Columns: none that all
+# taps are for, few, one block of vectors and more. Neighbouring taps and others.
+LINES = [
+    f"n2c3k3s{taps}d{dilation}pl{before}pr{after}g3w{width}"
+    for taps, widths in ((1, (1, 31, 300)), (2, (5, 67)), (3, (3, 64, 1001)), (4, (33, 130)))
+    for width in widths
+    for dilation, before, after in ((1, 0, taps - 1), (1, taps + 2, 1), (3, taps, 3 * taps))
+] + [
+    f"n1c5k5s{taps}d{dilation}{padding}g5w{width}"
+    for taps in (8, 9, 15, 16, 17, 32, 33, 50)
+    for dilation in (1, 2)
+    for padding in ("psame", "p0", f"p{2 * taps}")
+    for width in (110, 263, 700)
+    if padding != "p0" or width > dilation * (taps - 1)
+]
+both_passes = pytest.mark.parametrize("operation", [FORWARD, BACKWARD_DATA], ids=str)
+every_dtype = pytest.mark.parametrize("dtype", problems.DTYPES, ids=str)
+
+
+def plan(line, operation, dtype, monkeypatch, found=None):
+    """A plan of its own, whatever channels in the lanes would be worth."""
+    p = parse(line)
+    sizes = p.N, p.C, p.K, p.S, p.W, p.Q, p.s, p.d, p.pl, p.pr, p.g
+    monkeypatch.setattr(_plan, "channels_in_lanes", lambda *sizes: False)
+    pass_ = "forward" if operation is FORWARD else "backward_data"
+    made = _plan.Plan(pass_, ConvProblem(*sizes, dtype.name), found=found)
+    assert isinstance(made._blocking, FilterBlocking)
+    return made
+
+
+def run(found, first, second, bias=None, relu=False, threads=1):
+    """The result, in memory that ends behind it, and the multiply-adds."""
+    out = np.full(found.output_shape, np.nan, first.dtype)
+    issued = found.run(first, second, bias, relu, out, threads)
+    return out, issued
+
+
+@pytest.mark.parametrize("line", LINES)
+@both_passes
+@every_dtype
+def test_exact_and_nothing_superfluous(line, operation, dtype, monkeypatch):
+    problem, found = parse(line), plan(line, operation, dtype, monkeypatch)
+    first, second, bias = integer_operands(problem, operation, dtype)
+    exact = call(reference, operation, problem, first, second)
+    got, issued = run(found, first, second)
+    problems.assert_equal(got, problems.rounded(exact, dtype), line, operation, dtype)
+    assert issued == found.multiply_adds
+    if operation is FORWARD:
+        for options in {"bias": bias}, {"activation": "relu"}, {"bias": bias, "activation": "relu"}:
+            b = options.get("bias")
+            b = None if b is None else b.astype(found.computed_dtype)
+            got, _ = run(found, first, second, b, "activation" in options)
+            expected = problems.rounded(problems.finish(exact, **options), dtype)
+            problems.assert_equal(got, expected, line, list(options))
+
+
+@pytest.mark.parametrize("line", [*LINES[::7], "n1c1k1s9psamew70001", "n3c40k40s4p1g40w50"])
+@both_passes
+@every_dtype
+def test_no_bit_depends_on_threads_or_copies(line, operation, dtype, monkeypatch):
+    problem, found = parse(line), plan(line, operation, dtype, monkeypatch)
+    first, second = problems.real_operands(problem, operation, dtype)[:2]
+    expected, _ = run(found, first, second)
+    exact = call(reference, operation, problem, first, second)
+    size = call(reference, operation, problem, np.abs(first), np.abs(second))
+    rounding = 2**-8 if dtype == BFLOAT16 else np.finfo(dtype).eps
+    bound = (problem.S + 1) * np.finfo(found.computed_dtype).eps * size + rounding * np.abs(exact)
+    assert (np.abs(expected.astype(float) - exact) <= bound).all()
+    for threads in 2, 3, 7:
+        problems.assert_bitwise_equal(run(found, first, second, threads=threads)[0], expected, line)
+    for again in (
+        (np.repeat(first, 2, axis=2)[..., ::2], second),
+        (
+            np.ascontiguousarray(first.swapaxes(1, 2)).swapaxes(1, 2),
+            second[..., ::-1].copy()[..., ::-1],
+        ),
+        (first[::-1, ::-1, ::-1].copy()[::-1, ::-1, ::-1], np.repeat(second, 3, axis=2)[..., ::3]),
+    ):
+        for threads in 1, 2:
+            got, _ = run(found, *again, threads=threads)
+            problems.assert_bitwise_equal(got, expected, line, operation, dtype)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "n1c2k2s5d400p300g2w9000",  # taps as far apart as the tiles are long, or further
+        "n1c2k2s40d30g2w9000",
+        "n1c2k2s3psameg2w30001",
+    ],
+)
+@both_passes
+@every_dtype
+def test_tiles_and_copies_of_any_size(line, operation, dtype, monkeypatch):
+    """Caches of other sizes: tiles of a few hundred columns, with a window for each tap."""
+    machine = dataclasses.replace(_plan.machine(dtype.name), l2_bytes=2**15)
+    problem, found = parse(line), plan(line, operation, dtype, monkeypatch, machine)
+    assert found._blocking.tile < problem.Q // 5
+    assert found.engine.scratch_bytes <= machine.l2_bytes
+    first, second, _ = integer_operands(problem, operation, dtype)
+    expected = problems.rounded(call(reference, operation, problem, first, second), dtype)
+    for view in first, np.repeat(first, 2, axis=2)[..., ::2]:
+        for threads in 1, 3:
+            got, issued = run(found, view, second, threads=threads)
+            problems.assert_equal(got, expected, line, operation, dtype)
+            assert issued == found.multiply_adds
+
+
+@pytest.mark.parametrize("line", ["n1c2k2s5p4g2w200", "n1c2k2s4p3g2w131", "n1c2k2s6d3p15g2w150"])
+@both_passes
+@every_dtype
+def test_what_no_tap_reads_is_multiplied_by_nothing(line, operation, dtype, monkeypatch):
+    """Infinities and NaNs stay out of the columns that do not use them, also those of the other
+    half of a pair of BF16, and of a tap that is not for these columns."""
+    problem, found = parse(line), plan(line, operation, dtype, monkeypatch)
+    operands = integer_operands(problem, operation, dtype)[:2]
+    ones = [np.ones_like(operand) for operand in operands]
+    for which in 0, 1:
+        width = operands[which].shape[2]
+        for at in {0, 1, 2, 3, width // 2, width // 2 + 1, width - 2, width - 1}:
+            mark = [np.zeros_like(one) if i == which else one for i, one in enumerate(ones)]
+            mark[which][..., at] = 1
+            used = call(reference, operation, problem, *mark) != 0
+            for value in np.inf, np.nan:
+                spoilt = [operand.copy() for operand in operands]
+                spoilt[which][..., at] = value
+                got, _ = run(found, *spoilt)
+                spoilt[which][..., at] = 0
+                exact = call(reference, operation, problem, *spoilt)
+                assert not np.isfinite(got[used].astype(float)).any()
+                np.testing.assert_array_equal(got[~used], problems.rounded(exact, dtype)[~used])
+
+
+@every_dtype
+def test_signs_of_zero_and_special_results(dtype, monkeypatch):
+    """A NaN passes ReLU, what no tap reaches is a zero or the bias."""
+    found = plan("n1c2k2s3p70g2w3", FORWARD, dtype, monkeypatch)
+    x, weight = np.ones((1, 2, 3), dtype), np.ones((2, 1, 3), dtype)
+    x[0, 1, 1] = np.nan
+    bias = np.array([-1, 2], found.computed_dtype)
+    plain, _ = run(found, x, weight)
+    assert not np.signbit(plain[0, 0]).any()
+    assert plain[0, 0].astype(float).tolist() == [0] * 68 + [1, 2, 3, 2, 1] + [0] * 68
+    got, _ = run(found, x, weight, bias, relu=True)
+    assert got[0, 0].astype(float).tolist() == [0] * 69 + [1, 2, 1] + [0] * 69
+    assert np.isnan(got[0, 1, 69:72].astype(float)).all()
+    assert got[0, 1, [68, 72]].astype(float).tolist() == [3, 3]
+    assert (got[0, 1, :68].astype(float) == 2).all()
+
+
+@every_dtype
+def test_sums_round_as_others_do(dtype, monkeypatch):
+    """One tap of one: what is stored is what was read."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1, 1, 5000)).astype(dtype)
+    found = plan("n1c1k1s1w5000", FORWARD, dtype, monkeypatch)
+    got, _ = run(found, x, np.ones((1, 1, 1), dtype))
+    problems.assert_bitwise_equal(got, x)
+
+
+@pytest.mark.parametrize(
+    ("line", "rows"),
+    [
+        ("n4c256k256s3g256w1002", True),
+        ("n4c256k256s31psameg256w1000", True),
+        ("n1c1k1s500w90000", True),
+        ("n4c256k256s63d4psameg256w1000", False),  # taps that are no neighbours
+        ("n64c64k64s31psameg64w60", False),  # mostly borders
+        ("n64c4k4s31psameg4w60", True),  # fewer channels than lanes
+        ("n4c256k256s3st2g256w1002", False),  # a stride
+        ("n4c256k512s3g256w1002", False),  # two filters for a channel
+        ("n1c1k1s2d3000000000w3000000100", False),  # more elements than are counted
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_which_are_chosen(line, rows, dtype):
+    p = parse(line)
+    for pass_ in "forward", "backward_data":
+        found = xsmmconv.plan(pass_, p.x_shape, p.weight_shape, dtype=dtype, **p.parameters)
+        assert isinstance(found._blocking, FilterBlocking) == rows
+
+
+@every_dtype
+def test_more_taps_than_a_cache_has_room_for(dtype):
+    problem = parse("n1c1k1s1000d2psamew3000")
+    p = problem
+    sizes = p.N, p.C, p.K, p.S, p.W, p.Q, p.s, p.d, p.pl, p.pr, p.g
+    for l2_bytes, filtered in (2**20, True), (2**13, False):
+        machine = dataclasses.replace(_plan.machine(dtype.name), l2_bytes=l2_bytes)
+        found = _plan.Plan("forward", ConvProblem(*sizes, dtype.name), found=machine)
+        assert isinstance(found._blocking, FilterBlocking) == filtered
+        x, weight, _ = integer_operands(problem, FORWARD, dtype)
+        exact = call(reference, FORWARD, problem, x, weight)
+        problems.assert_equal(run(found, x, weight)[0], problems.rounded(exact, dtype), l2_bytes)
+
+
+def test_describe():
+    text = xsmmconv.plan("forward", (4, 40, 900), (40, 1, 5), padding=1, groups=40).describe()
+    for words in (
+        "one channel and one filter each: rows of 898",
+        "all taps          columns 1 to 897",
+    ):
+        assert words in text
+    if _plan.machine("bfloat16").bf16:
+        shapes = (4, 40, 900), (40, 1, 5)
+        text = xsmmconv.plan("forward", *shapes, groups=40, dtype=BFLOAT16).describe()
+        assert "k = 2 taps of BF16" in text
+
+
+def test_weights_of_any_strides_and_layers():
+    """Also with a layer, which has nothing to pack."""
+    rng = np.random.default_rng(3)
+    x = rng.integers(-9, 9, (2, 6, 500)).astype("f4")
+    weight = rng.integers(-9, 9, (6, 1, 7)).astype("f4")
+    expected = reference.conv1d(x, weight, groups=6)
+    layer = xsmmconv.Conv1d(weight[..., ::-1].copy()[..., ::-1], groups=6)
+    for _ in range(2):
+        assert np.array_equal(layer(x), expected)
+    assert np.array_equal(
+        layer.backward_data(expected.astype("f4"), 500),
+        reference.conv1d_backward_data(expected, weight, 500, groups=6),
+    )
