@@ -36,7 +36,7 @@ def in_lanes(found):
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("n2c256k256s45st2p22g256w900", True),
+        ("n2c256k256s45st2p22g256w90", True),
         ("n64c64k64s9st2p4g64w20", True),  # fewer taps, but short rows
         ("n2c64k64s2g64w9000", False),  # few taps and long rows
         ("n2c64k64s9d100g64w9000", False),  # what a tile reads would not stay in L1

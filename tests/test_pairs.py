@@ -15,6 +15,7 @@ import pytest
 from problems import BFLOAT16, PASSES
 
 from xsmmconv import _dispatch, _plan, reference
+from xsmmconv._blocking_filter import FilterBlocking
 from xsmmconv._blocking_rows import RowBlocking
 from xsmmconv._problem import ConvProblem
 from xsmmconv._text import parse
@@ -40,10 +41,9 @@ def run(found, first, second, bias=None, relu=False, dtype=BFLOAT16, threads=1):
 
 
 def in_pairs(found):
-    if isinstance(found._blocking, RowBlocking):
+    if isinstance(found._blocking, RowBlocking | FilterBlocking):
         return found._blocking.pairs
-    kernels = found._program.kernels if found._program else ()
-    return any(kernel[0] == "bfloat16" for kernel in kernels)
+    return any(kernel[0] == "bfloat16" for kernel in found._program.kernels)
 
 
 @every_pass

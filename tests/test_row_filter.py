@@ -1,4 +1,4 @@
-"""Rows with a filter each: depthwise convolutions, forward and backward data."""
+"""Filtered rows, for groups of few channels: forward and backward data."""
 
 import dataclasses
 
@@ -8,8 +8,8 @@ import pytest
 from problems import BACKWARD_DATA, BFLOAT16, FORWARD, call, integer_operands
 
 import xsmmconv
-from xsmmconv import _plan, reference
-from xsmmconv._blocking_depthwise import FilterBlocking
+from xsmmconv import _blocking_filter, _geometry, _plan, reference
+from xsmmconv._blocking_filter import FilterBlocking
 from xsmmconv._problem import ConvProblem
 from xsmmconv._text import parse
 
@@ -28,24 +28,35 @@ LINES = [
     for width in (110, 263, 700)
     if padding != "p0" or width > dilation * (taps - 1)
 ]
+# Several rows of a group and of its output; strides: planes of the source, phases of the output.
+LINES += [
+    f"n2c{2 * channels}k{2 * filters}s{taps}st{stride}p{taps // 2}g2w{width}"
+    for channels, filters in ((1, 1), (3, 1), (1, 2), (2, 3))
+    for taps, stride in ((5, 1), (6, 2), (5, 3), (9, 4), (17, 7), (20, 18))
+    for width in (90, 1200)
+]
+LINES += ["n1c2k2s3st4p1g2w900", "n1c2k2s4st3d2p5g2w700", "n2c6k6s9st2d3p4g3w500"]
 both_passes = pytest.mark.parametrize("operation", [FORWARD, BACKWARD_DATA], ids=str)
 every_dtype = pytest.mark.parametrize("dtype", problems.DTYPES, ids=str)
 
 
 def plan(line, operation, dtype, monkeypatch, found=None):
-    """A plan of its own, whatever channels in the lanes would be worth."""
+    """A plan of its own, whatever other ways would be worth, if every column has a phase."""
     p = parse(line)
     sizes = p.N, p.C, p.K, p.S, p.W, p.Q, p.s, p.d, p.pl, p.pr, p.g
+    phases = _geometry.backward_data_phases(p.W, p.S, p.Q, p.s, p.d, p.pl)
+    whole = operation is FORWARD or _blocking_filter.can_be_filtered(phases, 4)
     monkeypatch.setattr(_plan, "channels_in_lanes", lambda *sizes: False)
+    monkeypatch.setattr(_plan, "filters_are_better", lambda *sizes: whole)
     pass_ = "forward" if operation is FORWARD else "backward_data"
     made = _plan.Plan(pass_, ConvProblem(*sizes, dtype.name), found=found)
-    assert isinstance(made._blocking, FilterBlocking)
+    assert isinstance(made._blocking, FilterBlocking) == whole
     return made
 
 
 def run(found, first, second, bias=None, relu=False, threads=1):
     """The result, in memory that ends behind it, and the multiply-adds."""
-    out = np.full(found.output_shape, np.nan, first.dtype)
+    out = np.full(found.output_shape, np.nan if found.problem.N else 0, first.dtype)
     issued = found.run(first, second, bias, relu, out, threads)
     return out, issued
 
@@ -69,6 +80,25 @@ def test_exact_and_nothing_superfluous(line, operation, dtype, monkeypatch):
             problems.assert_equal(got, expected, line, list(options))
 
 
+@every_dtype
+@both_passes
+def test_the_corpus(problem, operation, dtype, monkeypatch):
+    """Any numbers of channels, if there is room for their panels."""
+    monkeypatch.setattr(_plan, "filter_blocking", roomy(_blocking_filter.filter_blocking))
+    found = plan(str(problem), operation, dtype, monkeypatch)
+    first, second, _ = integer_operands(problem, operation, dtype)
+    exact = call(reference, operation, problem, first, second)
+    for threads in 1, 2:
+        got, issued = run(found, first, second, threads=threads)
+        problems.assert_equal(got, problems.rounded(exact, dtype), problem, operation, dtype)
+        assert issued == found.multiply_adds
+
+
+def roomy(blocking):
+    """The same choices for a machine with a large cache."""
+    return lambda shape, m: blocking(shape, dataclasses.replace(m, l2_bytes=2**26))
+
+
 @pytest.mark.parametrize("line", [*LINES[::7], "n1c1k1s9psamew70001", "n3c40k40s4p1g40w50"])
 @both_passes
 @every_dtype
@@ -76,10 +106,11 @@ def test_no_bit_depends_on_threads_or_copies(line, operation, dtype, monkeypatch
     problem, found = parse(line), plan(line, operation, dtype, monkeypatch)
     first, second = problems.real_operands(problem, operation, dtype)[:2]
     expected, _ = run(found, first, second)
+    terms = problems.most_terms(problem, operation)
     exact = call(reference, operation, problem, first, second)
     size = call(reference, operation, problem, np.abs(first), np.abs(second))
     rounding = 2**-8 if dtype == BFLOAT16 else np.finfo(dtype).eps
-    bound = (problem.S + 1) * np.finfo(found.computed_dtype).eps * size + rounding * np.abs(exact)
+    bound = (terms + 1) * np.finfo(found.computed_dtype).eps * size + rounding * np.abs(exact)
     assert (np.abs(expected.astype(float) - exact) <= bound).all()
     for threads in 2, 3, 7:
         problems.assert_bitwise_equal(run(found, first, second, threads=threads)[0], expected, line)
@@ -182,8 +213,11 @@ def test_sums_round_as_others_do(dtype, monkeypatch):
         ("n4c256k256s63d4psameg256w1000", False),  # taps that are no neighbours
         ("n64c64k64s31psameg64w60", False),  # mostly borders
         ("n64c4k4s31psameg4w60", True),  # fewer channels than lanes
-        ("n4c256k256s3st2g256w1002", False),  # a stride
-        ("n4c256k512s3g256w1002", False),  # two filters for a channel
+        ("n4c256k256s4st2g256w2002", True),  # a stride
+        ("n4c256k256s4st2g256w202", False),  # short rows with one
+        ("n4c256k256s3st4g256w4002", None),  # columns of a gradient that no tap reaches
+        ("n1c7k7s9w1002", False),  # too many filters
+        ("n1c7k7s9d2w1002", False),
         ("n1c1k1s2d3000000000w3000000100", False),  # more elements than are counted
     ],
 )
@@ -192,12 +226,29 @@ def test_which_are_chosen(line, rows, dtype):
     p = parse(line)
     for pass_ in "forward", "backward_data":
         found = xsmmconv.plan(pass_, p.x_shape, p.weight_shape, dtype=dtype, **p.parameters)
-        assert isinstance(found._blocking, FilterBlocking) == rows
+        expected = pass_ == "forward" if rows is None else rows
+        assert isinstance(found._blocking, FilterBlocking) == expected
+
+
+@pytest.mark.parametrize("channels", range(1, 20))
+def test_few_channels(channels):
+    """A single filter of neighbouring taps; BF16 also with two or three."""
+    shape, weight = (1, channels, 5000), (1, channels, 7)
+    pairs = _plan.machine("bfloat16").bf16
+    for dtype, most in ("float32", 8), ("float64", 8), ("bfloat16", 16 if pairs else 8):
+        found = xsmmconv.plan("forward", shape, weight, dtype=dtype)
+        assert isinstance(found._blocking, FilterBlocking) == (channels <= most)
+        far = xsmmconv.plan("forward", shape, weight, dtype=dtype, dilation=2)
+        assert isinstance(far._blocking, FilterBlocking) == (channels == 1)
+    found = xsmmconv.plan("forward", shape, (2, channels, 7), dtype="bfloat16")
+    assert isinstance(found._blocking, FilterBlocking) == (pairs and channels <= 2)
+    back = xsmmconv.plan("backward_data", (1, 1, 5006), (channels, 1, 7), dtype="float32")
+    assert isinstance(back._blocking, FilterBlocking) == (channels <= 8)
 
 
 @every_dtype
 def test_more_taps_than_a_cache_has_room_for(dtype):
-    problem = parse("n1c1k1s1000d2psamew3000")
+    problem = parse("n1c1k1s1000psamew3000")
     p = problem
     sizes = p.N, p.C, p.K, p.S, p.W, p.Q, p.s, p.d, p.pl, p.pr, p.g
     for l2_bytes, filtered in (2**20, True), (2**13, False):
@@ -211,11 +262,12 @@ def test_more_taps_than_a_cache_has_room_for(dtype):
 
 def test_describe():
     text = xsmmconv.plan("forward", (4, 40, 900), (40, 1, 5), padding=1, groups=40).describe()
-    for words in (
-        "one channel and one filter each: rows of 898",
-        "all taps          columns 1 to 897",
-    ):
+    for words in ("1 row(s) of a group against 1 run(s) of up to 5 taps", "all taps for 1 to 897"):
         assert words in text
+    text = xsmmconv.plan("forward", (4, 40, 900), (40, 1, 5), stride=2, groups=40).describe()
+    assert "the source is strided" in text
+    text = xsmmconv.plan("backward_data", (4, 40, 898), (40, 1, 5), stride=2, groups=40).describe()
+    assert "2 phases" in text
     if _plan.machine("bfloat16").bf16:
         shapes = (4, 40, 900), (40, 1, 5)
         text = xsmmconv.plan("forward", *shapes, groups=40, dtype=BFLOAT16).describe()

@@ -105,7 +105,7 @@ import numpy as np
 import refusing
 import xsmmconv
 
-one = np.ones((1, 2, 3), "f4")
+one = np.ones((2, 2, 3), "f4")
 assert xsmmconv.conv1d(one, one)[0, 0, 0] == 6
 refusing.refuse(refusing.{call}, mmap.PROT_EXEC, errno.EACCES)
 for _ in range(2):

@@ -240,6 +240,16 @@ static XC_AVX512_16 void load_u16(void* dst, const char* src, ptrdiff_t stride, 
   for (; i < n; i++) memcpy(out + i, src + i * stride, 2);
 }
 
+/* The same two for any processor. */
+static void load_elements_u16(void* dst, const char* src, ptrdiff_t stride, ptrdiff_t n) {
+  for (ptrdiff_t i = 0; i < n; i++) memcpy((char*)dst + 2 * i, src + i * stride, 2);
+}
+static void transpose_elements_u16(void* dst, ptrdiff_t ldo, const char* src, ptrdiff_t row_stride,
+                                   ptrdiff_t col_stride, ptrdiff_t rows, ptrdiff_t cols) {
+  for (ptrdiff_t j = 0; j < cols; j++)
+    load_elements_u16((uint16_t*)dst + j * ldo, src + j * col_stride, row_stride, rows);
+}
+
 /* ---- pairs, for kernels that multiply them natively ------------------------------------------- */
 
 /* Interleave two rows; without a second one its place is taken by true zeros. */

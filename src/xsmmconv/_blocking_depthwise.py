@@ -7,12 +7,10 @@ transposed, which costs as much as a dozen taps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import gcd
 
 from xsmmconv._blocking import (
     ITEMS,
-    REACH_BYTES,
     CorrelateBlocking,
     CorrelateShape,
     Machine,
@@ -21,8 +19,9 @@ from xsmmconv._blocking import (
     longest,
     round_up,
 )
+from xsmmconv._blocking_filter import can_be_filtered
 from xsmmconv._blocking_weight import WeightBlocking, WeightShape
-from xsmmconv._geometry import Phase, Run, interior
+from xsmmconv._geometry import Phase, interior
 
 # Positions of a tile: with its panel it stays in L1.
 _COLUMNS = 256
@@ -40,39 +39,14 @@ _WEIGHT_TAPS = {"float32": 16, "float64": 40, "bfloat16": 23, "widened": 16}
 # the taps of their borders, and from so many taps on, neighbours or not; by the bytes of a vector
 # and what is multiplied.
 _ROWS = {
-    (64, "float32"): (-40, 4, 2**30, 50),
+    (64, "float32"): (10, 5.5, 2**30, 50),
     (64, "float64"): (0, 0, 2**30, 50),
-    (64, "bfloat16"): (80, 6, 2**30, 18),
-    (64, "widened"): (40, 13, 40, 40),
-    (32, "float32"): (-70, 9, 50, 50),
+    (64, "bfloat16"): (75, 7, 2**30, 18),
+    (64, "widened"): (50, 13, 40, 40),
+    (32, "float32"): (20, 9, 50, 50),
     (32, "float64"): (-300, 15, 50, 50),
-    (32, "widened"): (40, 13, 45, 45),
+    (32, "widened"): (45, 15, 45, 45),
 }
-# Columns of a work item of filtered rows, at least and at most, in blocks that the routines compute
-# together.
-_FEWEST, _MOST, _BLOCK = 2**10, 2**13, 2**8
-
-
-@dataclass(frozen=True, slots=True)
-class FilterShape:
-    """Rows that each have a filter of their own: forward, backward data or transposed."""
-
-    N: int
-    groups: int  # rows of the batch, of as many channels and filters
-    phase: Phase  # of one run
-    stored: int  # bytes of an element of the operands,
-    computed: int  # and of a sum
-    pairs: bool  # BF16 is multiplied in pairs of taps
-
-
-@dataclass(frozen=True, slots=True)
-class FilterBlocking:
-    tile: int  # columns of a work item,
-    rows: int  # and rows, of short ones
-    first: int  # the columns that all taps are for
-    end: int
-    copied: int  # elements, where what a tile reads is copied
-    reasons: tuple[str, ...]
 
 
 def channels_in_lanes(
@@ -94,8 +68,8 @@ def channels_in_lanes(
     if groups < m.vector_bytes // item or panel > m.l1_bytes:
         return False
     filled = groups * item / round_up(groups * item, m.vector_bytes)
-    if not weights and planes == 1 and [phase.step for phase in phases] == [1]:
-        return filled > 0.75 and _rows_take_longer(phases[0], kind, m)
+    if not weights and can_be_filtered(phases, 2 if kind in ("bfloat16", "widened") else item):
+        return filled > 0.75 and _rows_take_longer(phases, planes, kind, m)
     if weights:
         worth, enough = taps * (1 + _WEIGHT_ROW / max(1, width)), _WEIGHT_TAPS[kind]
     else:
@@ -112,14 +86,20 @@ def channels_in_lanes(
     return filled**2 * worth >= enough
 
 
-def _rows_take_longer(phase: Phase, kind: str, m: Machine) -> bool:
-    """Where some columns are not for all taps, these take twice as long or more."""
+def _rows_take_longer(phases: tuple[Phase, ...], planes: int, kind: str, m: Machine) -> bool:
+    """Columns that are not for all taps take twice as long or more. With a stride, the planes of a
+    row are copied, or its phases interleaved."""
+    phase, wide = phases[0], m.vector_bytes == 64
     first, end = interior(phase)
-    border, (run,) = phase.count - max(0, end - first), phase.runs
-    taps = len(run.taps)
+    border, taps = phase.count - max(0, end - first), sum(len(run.taps) for run in phase.runs)
     least, each, near, far = _ROWS[m.vector_bytes, kind]
+    neighbours = all(run.spacing == 1 for run in phase.runs)
+    if planes > 1 and kind == "widened" and not wide:
+        least = 300 if planes > 2 else 2**30
+    elif planes > 1 or len(phases) > 1:
+        least = 200 if planes > 1 and kind == "bfloat16" else 400 if kind == "bfloat16" else 300
     of_borders = taps * (1 + border / 64) if border else 0
-    return phase.count < least + each * of_borders or taps >= (near if run.spacing == 1 else far)
+    return phase.count < least + each * of_borders or taps >= (near if neighbours else far)
 
 
 def _block(m: Machine) -> int:
@@ -169,34 +149,6 @@ def depthwise_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
         interleaved=whole,
         fetched=fetched,
     )
-
-
-def filter_blocking(sh: FilterShape, m: Machine) -> FilterBlocking | None:
-    """None: the routines count in 32 bits, and what a tile reads is to fit the second-level cache
-    if it must be copied."""
-    run, width = sh.phase.runs[0], sh.phase.count
-    taps, rows = len(run.taps), sh.N * sh.groups
-    if run.length + taps * run.spacing + abs(run.shift) >= REACH_BYTES:
-        return None
-    columns = min(max(ceil_div(width * rows, ITEMS), _FEWEST), _MOST) // _BLOCK * _BLOCK
-    room = m.l2_bytes // 2 // sh.stored - 2 * taps
-    while columns > _BLOCK and _window(columns, run) > room:
-        columns -= _BLOCK
-    tile = min(round_up(even_parts(width, columns), _BLOCK), width)
-    if _window(tile, run) > room:
-        return None
-    first, end = interior(sh.phase)
-    reasons = [f"one channel and one filter each: rows of {width} columns against {taps} taps"]
-    if sh.pairs:
-        reasons.append("k = 2 taps of BF16 (FP32 where not all of them reach the source)")
-    copied = _window(tile, run)
-    together = max(1, min(columns // width, ceil_div(rows, ITEMS)))
-    return FilterBlocking(tile, together, first, end, copied, tuple(reasons))
-
-
-def _window(columns: int, run: Run) -> int:
-    """Elements that the taps read of a row for so many columns; far apart, each has a window."""
-    return columns + (len(run.taps) - 1) * min(run.spacing, columns)
 
 
 def depthwise_weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from xsmmconv._blocking import CorrelateBlocking
-from xsmmconv._blocking_depthwise import FilterBlocking
+from xsmmconv._blocking_filter import FilterBlocking
 from xsmmconv._blocking_rows import RowBlocking
 
 _SHOWN_SEGMENTS = 12
@@ -36,9 +36,8 @@ def describe(plan) -> str:
         f"  scratch           {engine.scratch_bytes:,} bytes per thread, "
         f"{engine.shared_bytes:,} shared",
     ]
-    if program is None:
-        lines.append(f"  all taps          columns {bl.first} to {max(bl.first, bl.end)}")
-        return "\n".join(lines)
+    if isinstance(bl, FilterBlocking):
+        return "\n".join(lines + _filtered_columns(program))
     if rows:
         return "\n".join(lines + _row_blocks(bl, program))
     lines.append(
@@ -54,6 +53,15 @@ def describe(plan) -> str:
 
 def _more(count: int) -> list[str]:
     return [f"    ... and {count - _SHOWN_SEGMENTS} more"] if count > _SHOWN_SEGMENTS else []
+
+
+def _filtered_columns(program) -> list[str]:
+    lines = [f"  phases            {len(program.phases)}"]
+    lines += [
+        f"    {count} columns, all taps for {first} to {max(first, end)}, in {runs} run(s)"
+        for count, first, end, _, runs, _ in program.phases[:_SHOWN_SEGMENTS]
+    ]
+    return lines + _more(len(program.phases))
 
 
 def _row_blocks(bl, program) -> list[str]:

@@ -235,4 +235,41 @@ static inline void interleave(char* dst, const char* src, ptrdiff_t row_stride, 
   ops->transpose(dst, rows, src, row_stride, ops->computed, rows, n);
 }
 
+/* How rows are packed to panels as they are, where PACK_BF16 is not to be converted. */
+static inline const pack_ops* element_ops_of(int dtype, int wide) {
+  static const pack_ops narrow_bf16 = {
+      2, 2, load_elements_u16, NULL, NULL, transpose_elements_u16, NULL, NULL, NULL};
+  if (dtype == PACK_BF16) return wide ? pack_ops_of(PACK_PAIRS, 1) : &narrow_bf16;
+  return pack_ops_of(dtype, wide);
+}
+
+/* dst[i*rows + r] = src[r][i], as they are. An even number of rows of BF16 are half as many of pairs. */
+static inline void interleave_elements(char* dst, const char* src, ptrdiff_t row_stride,
+                                       ptrdiff_t rows, ptrdiff_t n, const pack_ops* ops,
+                                       const pack_ops* single) {
+  enum { PART = 256, ROWS = 16 };
+  uint32_t pairs[ROWS / 2][PART];
+  if (ops->stored > 2) {
+    interleave(dst, src, row_stride, rows, n, ops);
+    return;
+  }
+  if (rows % 2 || rows > ROWS) {
+    ops->transpose_out(dst, rows, src, row_stride, 2, rows, n);
+    return;
+  }
+  for (ptrdiff_t i = 0; i < n; i += PART, dst += 2 * PART * rows) {
+    const ptrdiff_t m = n - i < PART ? n - i : PART;
+    for (ptrdiff_t r = 0; r < rows; r += 2) {
+      const uint16_t* const even = (const uint16_t*)(src + r * row_stride) + i;
+      const uint16_t* const odd = (const uint16_t*)(src + (r + 1) * row_stride) + i;
+      uint32_t* const to = pairs[r / 2];
+      for (ptrdiff_t j = 0; j < m; j++) to[j] = even[j] | (uint32_t)odd[j] << 16;
+    }
+    if (rows == 2)
+      memcpy(dst, pairs, 4 * (size_t)m);
+    else
+      interleave(dst, (const char*)pairs, sizeof pairs[0], rows / 2, m, single);
+  }
+}
+
 #endif

@@ -60,6 +60,9 @@ cdef extern from "_pack.h" nogil:
                             const pack_ops* ops) noexcept nogil
     void interleave(char* dst, const char* src, Py_ssize_t row_stride, Py_ssize_t rows,
                     Py_ssize_t n, const pack_ops* ops)
+    const pack_ops* element_ops_of(int dtype, bint wide)
+    void interleave_elements(char* dst, const char* src, Py_ssize_t row_stride, Py_ssize_t rows,
+                             Py_ssize_t n, const pack_ops* ops, const pack_ops* single)
     void load_pairs(void* dst, const char* even, const char* odd, Py_ssize_t stride, Py_ssize_t n)
     void load_pairs_together(void* dst, Py_ssize_t ldo, const char* even, const char* odd,
                              Py_ssize_t planes, Py_ssize_t n, Py_ssize_t cols)
@@ -101,20 +104,24 @@ cdef extern from "_row_dots.h" nogil:
                     Py_ssize_t a, Py_ssize_t b)
 
 cdef extern from "_row_filter.h" nogil:
-    ctypedef struct row_filter:
+    ctypedef struct row_run:
+        const char* src
         const char* weights
         Py_ssize_t taps
         Py_ssize_t step
         Py_ssize_t shift
         Py_ssize_t spacing
         Py_ssize_t length
+    ctypedef struct row_filter:
+        const row_run* runs
+        Py_ssize_t n_runs
+        Py_ssize_t taps
         Py_ssize_t first
         Py_ssize_t end
         const char* bias
         Py_ssize_t relu
-    ctypedef Py_ssize_t (*filter_row_t)(char* dst, const char* src, const row_filter* f,
-                                        Py_ssize_t start, Py_ssize_t end) noexcept nogil
+    ctypedef Py_ssize_t (*filter_row_t)(char* dst, const row_filter* f, Py_ssize_t start,
+                                        Py_ssize_t end) noexcept nogil
 
     filter_row_t filter_row_of(int dtype, bint wide, bint neighbours)
-    void copy_elements(void* dst, const char* src, Py_ssize_t stride, Py_ssize_t n,
-                       Py_ssize_t size)
+    void copy_weights(char* to, const char* src, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t size)

@@ -26,12 +26,11 @@ from xsmmconv._blocking import (
     phases_as_filters,
 )
 from xsmmconv._blocking_depthwise import (
-    FilterShape,
     channels_in_lanes,
     depthwise_blocking,
     depthwise_weight_blocking,
-    filter_blocking,
 )
+from xsmmconv._blocking_filter import FilterShape, filter_blocking, filters_are_better
 from xsmmconv._blocking_rows import RowShape, loads, row_blocking, rows_are_better
 from xsmmconv._blocking_weight import WeightShape, lanes_from, weight_blocking, windows_in_lanes
 from xsmmconv._errors import UnsupportedError
@@ -43,6 +42,7 @@ from xsmmconv._geometry import (
     weight_phases,
 )
 from xsmmconv._lower_correlate import lower_correlate
+from xsmmconv._lower_filter import lower_filter
 from xsmmconv._lower_rows import lower_rows
 from xsmmconv._lower_weight import lower_weight
 from xsmmconv._problem import ConvProblem
@@ -188,7 +188,8 @@ class Plan:
         phases = (forward_phases if forward else backward_data_phases)(
             p.W, p.S, p.Q, p.s, p.d, p.pl
         )
-        if C == K == p.s == 1 and not self._depthwise(phases, 1) and self._make_row_filter(phases):
+        in_lanes = C == K == 1 and self._depthwise(phases, p.s if forward else 1)
+        if not in_lanes and self._make_row_filter(C, K, phases):
             return
         merged = phases_as_filters(phases, C, K)
         pairs = multiply_pairs(C, K * max(1, len(merged)), phases, self._machine)
@@ -220,18 +221,32 @@ class Plan:
             self._code,
         )
 
-    def _make_row_filter(self, phases) -> bool:
-        """Whether this is what rows with a filter each are computed with."""
+    def _make_row_filter(self, C: int, K: int, phases: tuple) -> bool:
+        """Whether rows are filtered, without matrices; then it has an engine for that."""
         from xsmmconv._row_filter import RowFilter
 
         p = self.problem
-        pairs = self._native_bf16 and p.d == 1
+        forward = self.pass_ == "forward"
         stored, code = _DTYPES[p.dtype][1], 3 if self._native_bf16 else self._code
-        shape = FilterShape(max(1, p.N), p.g, phases[0], stored, self._item, pairs)
+        shape = FilterShape(
+            max(1, p.N),
+            p.g,
+            C,
+            K,
+            phases,
+            p.s if forward else 1,
+            p.W if forward else p.Q,
+            stored,
+            self._item,
+            self._native_bf16 and all(run.spacing == 1 for ph in phases for run in ph.runs),
+            self._in_place,
+        )
+        if not filters_are_better(shape, self._machine):
+            return False
         blocking = filter_blocking(shape, self._machine)
         if blocking is not None:
-            self._blocking, self._program = blocking, None
-            self.engine = RowFilter(shape, blocking, code)
+            self._blocking, self._program = blocking, lower_filter(shape, blocking)
+            self.engine = RowFilter(shape, blocking, self._program, not forward, code)
         return blocking is not None
 
     def _correlate_shape(self, C: int, K: int, phases: tuple, pairs: str) -> CorrelateShape:

@@ -1,4 +1,4 @@
-/* One row of a source against the taps of one filter: a row of results.
+/* Rows of a source against the taps of filters: a row of results, or each s-th element of one.
  *
  * Columns are the lanes, and each tap reads them elsewhere, so nearly every vector would be loaded
  * across the end of a line, which takes two loads. Hence FP32 and FP64 of neighbouring taps are
@@ -8,36 +8,41 @@
  * vector is loaded twice. What would meet a zero there is made a zero itself.
  *
  * Where not all taps reach the source, each is multiplied where it does, and read nowhere else.
- * A sum is over the taps in their order, one by one or (BF16, all taps) in pairs: it depends on its
- * column alone, not on the vector that it is computed in.
+ * A sum is over the runs and their taps in their order, one by one or (BF16, all taps) in pairs: it
+ * depends on its column alone, not on the vector that it is computed in.
  */
 #ifndef XSMMCONV_ROW_FILTER_H
 #define XSMMCONV_ROW_FILTER_H
 
 #include "_row_dots.h"
 
+/* Taps that read one row, equally far apart. */
 typedef struct {
+  const char* src;     /* what the first tap reads for column 0 */
   const char* weights; /* of BF16: after one zero, and two behind the last */
   ptrdiff_t taps;
   ptrdiff_t step;    /* bytes from what a tap reads for a column to what the next one does */
   ptrdiff_t shift;   /* tap j reads element m + shift + j*spacing for column m, */
   ptrdiff_t spacing; /* if that is at least 0 */
   ptrdiff_t length;  /* and less than this */
-  ptrdiff_t first;   /* of the columns that all taps are for; pairs: an even number */
+} row_run;
+
+typedef struct {
+  const row_run* runs;
+  ptrdiff_t n_runs;
+  ptrdiff_t taps;  /* of all of them */
+  ptrdiff_t first; /* of the columns that all taps are for */
   ptrdiff_t end;
   const char* bias; /* in the computing type, or NULL */
   ptrdiff_t relu;
 } row_filter;
 
-/* Computes the columns start to end - 1, start being even; of column 0, tap 0 would read src, and
- * dst is where it is written. Returns the multiply-adds. */
-typedef ptrdiff_t (*filter_row_t)(char* dst, const char* src, const row_filter* f, ptrdiff_t start,
-                                  ptrdiff_t end);
+/* Computes the columns start to end - 1, start being even; column 0 is written to dst. Returns the
+ * multiply-adds. */
+typedef ptrdiff_t (*filter_row_t)(char* dst, const row_filter* f, ptrdiff_t start, ptrdiff_t end);
 
 /* ---- what differs between types and instruction sets ------------------------------------------ */
 
-#define XC_BELOW_16F(v) _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_LT_OQ)
-#define XC_BELOW_8D(v) _mm512_cmp_pd_mask(v, _mm512_setzero_pd(), _CMP_LT_OQ)
 #define XC_SHIFT_16F(high, low, r)                                                               \
   _mm512_castsi512_ps(                                                                           \
       _mm512_alignr_epi32(_mm512_castps_si512(high), _mm512_castps_si512(low), r))
@@ -45,31 +50,36 @@ typedef ptrdiff_t (*filter_row_t)(char* dst, const char* src, const row_filter* 
   _mm512_castsi512_pd(                                                                           \
       _mm512_alignr_epi64(_mm512_castpd_si512(high), _mm512_castpd_si512(low), r))
 
-/* Bias and ReLU; a NaN stays one. */
+/* Bias and ReLU of some vectors; a NaN stays one. */
 #define XC_FINISH(NAME, TARGET, VECTOR, NUMBER, SET, KEPT)                                       \
-  XC_INLINE TARGET VECTOR finish_##NAME(VECTOR v, const row_filter* f) {                         \
-    if (f->bias) v = v + SET(*(const NUMBER*)f->bias);                                           \
-    return f->relu ? KEPT : v;                                                                   \
+  XC_INLINE TARGET void finish_##NAME(VECTOR* sum, const row_filter* f, const int n) {           \
+    if (f->bias) {                                                                               \
+      const VECTOR bias = SET(*(const NUMBER*)f->bias);                                          \
+      XC_UNROLL for (int u = 0; u < n; u++) sum[u] += bias;                                      \
+    }                                                                                            \
+    if (f->relu) XC_UNROLL for (int u = 0; u < n; u++) sum[u] = KEPT(sum[u]);                    \
   }
-XC_FINISH(16f, XC_AVX512, __m512, float, _mm512_set1_ps,
-          _mm512_mask_mov_ps(v, XC_BELOW_16F(v), _mm512_setzero_ps()))
-XC_FINISH(8d, XC_AVX512, __m512d, double, _mm512_set1_pd,
-          _mm512_mask_mov_pd(v, XC_BELOW_8D(v), _mm512_setzero_pd()))
-XC_FINISH(8f, , __m256, float, _mm256_set1_ps,
-          _mm256_andnot_ps(_mm256_cmp_ps(v, _mm256_setzero_ps(), _CMP_LT_OQ), v))
-XC_FINISH(4d, , __m256d, double, _mm256_set1_pd,
-          _mm256_andnot_pd(_mm256_cmp_pd(v, _mm256_setzero_pd(), _CMP_LT_OQ), v))
+#define XC_RELU_16F(v)                                                                           \
+  _mm512_mask_mov_ps(v, _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_LT_OQ), _mm512_setzero_ps())
+#define XC_RELU_8D(v)                                                                            \
+  _mm512_mask_mov_pd(v, _mm512_cmp_pd_mask(v, _mm512_setzero_pd(), _CMP_LT_OQ), _mm512_setzero_pd())
+#define XC_RELU_8F(v) _mm256_andnot_ps(_mm256_cmp_ps(v, _mm256_setzero_ps(), _CMP_LT_OQ), v)
+#define XC_RELU_4D(v) _mm256_andnot_pd(_mm256_cmp_pd(v, _mm256_setzero_pd(), _CMP_LT_OQ), v)
+XC_FINISH(16f, XC_AVX512, __m512, float, _mm512_set1_ps, XC_RELU_16F)
+XC_FINISH(8d, XC_AVX512, __m512d, double, _mm512_set1_pd, XC_RELU_8D)
+XC_FINISH(8f, , __m256, float, _mm256_set1_ps, XC_RELU_8F)
+XC_FINISH(4d, , __m256d, double, _mm256_set1_pd, XC_RELU_4D)
 
 /* ---- FP32 and FP64: whole vectors of columns that all taps are for ---------------------------- */
 
 #define XC_STORE_SUMS(NAME, VECTOR)                                                              \
-  XC_UNROLL for (int u = 0; u < n; u++)                                                          \
-    *(VECTOR##_u*)(dst + u * (ptrdiff_t)sizeof(VECTOR)) = (VECTOR##_u)finish_##NAME(sum[u], f);
+  finish_##NAME(sum, f, n);                                                                      \
+  XC_UNROLL for (int u = 0; u < n; u++) ((VECTOR##_u*)dst)[u] = (VECTOR##_u)sum[u];
 
 #define XC_LOADED_TAPS(VECTOR, NUMBER, SET, FMA)                                                      \
-  for (ptrdiff_t j = 0; j < f->taps; j++) {                                                      \
-    const VECTOR w = SET(((const NUMBER*)f->weights)[j]);                                        \
-    const char* const from = src + j * f->step;                                                  \
+  for (ptrdiff_t j = 0; j < run->taps; j++) {                                                    \
+    const VECTOR w = SET(((const NUMBER*)run->weights)[j]);                                        \
+    const char* const from = src + j * run->step;                                                \
     XC_UNROLL for (int u = 0; u < n; u++)                                                        \
       sum[u] = FMA(sum[u], w, ((const VECTOR##_u*)from)[u]);                                     \
   }
@@ -91,39 +101,49 @@ XC_FINISH(4d, , __m256d, double, _mm256_set1_pd,
   DO(__VA_ARGS__, 11) DO(__VA_ARGS__, 12) DO(__VA_ARGS__, 13) DO(__VA_ARGS__, 14)                \
   DO(__VA_ARGS__, 15)
 
-#define XC_FILTER_WIDE(NAME, VECTOR, NUMBER, LANES, SET, FMA, SHIFT, SOME, TAPS)                      \
-  XC_INLINE XC_AVX512 void filter_block_##NAME(char* dst, const char* src, const row_filter* f,  \
+/* The runs of a block of columns, that of `at` being the first. */
+#define XC_RUNS                                                                                  \
+  for (const row_run* run = f->runs; run < f->runs + f->n_runs; run++)
+
+#define XC_FILTER_WIDE(NAME, VECTOR, NUMBER, LANES, SET, FMA, SHIFT, SOME, TAPS)                 \
+  XC_INLINE XC_AVX512 void filter_block_##NAME(char* dst, const row_filter* f, ptrdiff_t at,     \
                                                ptrdiff_t columns, const int n) {                 \
     VECTOR sum[8], v[9];                                                                         \
     (void)columns;                                                                               \
     XC_UNROLL for (int u = 0; u < n; u++) sum[u] = (VECTOR){0};                                  \
-    if (f->step == sizeof(NUMBER)) {                                                             \
-      for (ptrdiff_t j = 0; j < f->taps; j += LANES) {                                           \
-        const int some = f->taps - j < LANES ? (int)(f->taps - j) : LANES;                       \
+    XC_RUNS {                                                                                    \
+      const char* const src = run->src + at * (ptrdiff_t)sizeof(NUMBER);                         \
+      if (run->step != sizeof(NUMBER)) {                                                         \
+        XC_LOADED_TAPS(VECTOR, NUMBER, SET, FMA)                                                 \
+        continue;                                                                                \
+      }                                                                                          \
+      for (ptrdiff_t j = 0; j < run->taps; j += LANES) {                                         \
+        const int some = run->taps - j < LANES ? (int)(run->taps - j) : LANES;                   \
         const char* const from = src + j * (ptrdiff_t)sizeof(NUMBER);                            \
-        const NUMBER* const w = (const NUMBER*)f->weights + j;                                   \
+        const NUMBER* const w = (const NUMBER*)run->weights + j;                                 \
         XC_UNROLL for (int u = 0; u < n; u++) v[u] = ((const VECTOR##_u*)from)[u];               \
         v[n] = SOME((1u << (some - 1)) - 1, from + n * (ptrdiff_t)sizeof(VECTOR));               \
         XC_UNROLL for (int u = 0; u < n; u++) sum[u] = FMA(sum[u], SET(w[0]), v[u]);             \
         do {                                                                                     \
-          TAPS(XC_SHIFTED_TAP, VECTOR, NUMBER, SET, FMA, SHIFT)                                       \
+          TAPS(XC_SHIFTED_TAP, VECTOR, NUMBER, SET, FMA, SHIFT)                                  \
         } while (0);                                                                             \
       }                                                                                          \
-    } else {                                                                                     \
-      XC_LOADED_TAPS(VECTOR, NUMBER, SET, FMA)                                                        \
     }                                                                                            \
     XC_STORE_SUMS(NAME, VECTOR)                                                                  \
   }
 XC_FILTER_WIDE(16f, __m512, float, 16, _mm512_set1_ps, XC_ROWS_16F, XC_SHIFT_16F, XC_SOME_16F, XC_TAPS_TO_15)
 XC_FILTER_WIDE(8d, __m512d, double, 8, _mm512_set1_pd, XC_ROWS_8D, XC_SHIFT_8D, XC_SOME_8D, XC_TAPS_TO_7)
 
-#define XC_FILTER_NARROW(NAME, VECTOR, NUMBER, SET, FMA)                                              \
-  XC_INLINE void filter_block_##NAME(char* dst, const char* src, const row_filter* f,            \
+#define XC_FILTER_NARROW(NAME, VECTOR, NUMBER, SET, FMA)                                         \
+  XC_INLINE void filter_block_##NAME(char* dst, const row_filter* f, ptrdiff_t at,               \
                                      ptrdiff_t columns, const int n) {                           \
     VECTOR sum[8];                                                                               \
     (void)columns;                                                                               \
     XC_UNROLL for (int u = 0; u < n; u++) sum[u] = (VECTOR){0};                                  \
-    XC_LOADED_TAPS(VECTOR, NUMBER, SET, FMA)                                                          \
+    XC_RUNS {                                                                                    \
+      const char* const src = run->src + at * (ptrdiff_t)sizeof(NUMBER);                         \
+      XC_LOADED_TAPS(VECTOR, NUMBER, SET, FMA)                                                   \
+    }                                                                                            \
     XC_STORE_SUMS(NAME, VECTOR)                                                                  \
   }
 XC_FILTER_NARROW(8f, __m256, float, _mm256_set1_ps, XC_ROWS_8F)
@@ -134,12 +154,9 @@ XC_FILTER_NARROW(4d, __m256d, double, _mm256_set1_pd, XC_ROWS_4D)
 /* Two columns are a number of 32 bits, of which the first is the lower half. `native`: rounded, and
  * multiplied in pairs, by the processor. */
 XC_INLINE XC_AVX512_16 void store_columns_16(char* dst, __m512 even, __m512 odd,
-                                             const row_filter* f, ptrdiff_t columns,
-                                             const int native) {
+                                             ptrdiff_t columns, const int native) {
   const __mmask32 some = (__mmask32)bits_between(0, columns, 32);
   __m512i both;
-  even = finish_16f(even, f);
-  odd = finish_16f(odd, f);
   if (native) {
     const __m512i beside = _mm512_add_epi32(
         _mm512_set1_epi32(16 << 16),
@@ -185,54 +202,63 @@ XC_INLINE XC_AVX512_16 void add_pairs(__m512* even, __m512* odd, const char* src
 }
 
 /* Of the last vector so many columns are computed: all, or all but one. */
-XC_INLINE XC_AVX512_16 void filter_block_pairs(char* dst, const char* src, const row_filter* f,
+XC_INLINE XC_AVX512_16 void filter_block_pairs(char* dst, const row_filter* f, ptrdiff_t at,
                                                ptrdiff_t columns, const int n) {
-  const char* const w = f->weights;
   __m512 even[8], odd[8];
   XC_UNROLL for (int u = 0; u < n; u++) even[u] = odd[u] = _mm512_setzero_ps();
-  if (f->taps == 1) {
-    add_pairs(even, odd, src, w, 0, XC_LOWER, XC_UPPER, n, columns);
-  } else {
+  XC_RUNS {
+    const char *const src = run->src + 2 * at, *const w = run->weights;
+    const ptrdiff_t taps = run->taps;
     ptrdiff_t j = 2;
+    if (taps == 1) {
+      add_pairs(even, odd, src, w, 0, XC_LOWER, XC_UPPER, n, columns);
+      continue;
+    }
     add_pairs(even, odd, src, w, 0, XC_PAIRS, XC_UPPER, n, 32);
-    for (; j < f->taps - 1; j += 2) add_pairs(even, odd, src, w, j, XC_PAIRS, XC_PAIRS, n, 32);
-    if (j < f->taps)
+    for (; j < taps - 1; j += 2) add_pairs(even, odd, src, w, j, XC_PAIRS, XC_PAIRS, n, 32);
+    if (j < taps)
       add_pairs(even, odd, src, w, j, XC_LOWER, XC_PAIRS, n, columns);
     else
       add_pairs(even, odd, src, w, j, XC_NONE, XC_LOWER, n, columns - 1);
   }
+  finish_16f(even, f, n);
+  finish_16f(odd, f, n);
   XC_UNROLL for (int u = 0; u < n; u++)
-    store_columns_16(dst + 64 * u, even[u], odd[u], f, u < n - 1 ? 32 : columns, 1);
+    store_columns_16(dst + 64 * u, even[u], odd[u], u < n - 1 ? 32 : columns, 1);
 }
 
 /* In FP32: one tap after the other, at any distance. */
-#define XC_FILTER_WIDENED(NAME, TARGET, VECTOR, INTEGER, BITS, FMA, STORE)                            \
-  XC_INLINE TARGET void filter_block_##NAME(char* dst, const char* src, const row_filter* f,     \
+#define XC_FILTER_WIDENED(NAME, TARGET, VECTOR, INTEGER, BITS, FMA, FINISH, STORE)                       \
+  XC_INLINE TARGET void filter_block_##NAME(char* dst, const row_filter* f, ptrdiff_t at,        \
                                             ptrdiff_t columns, const int n) {                    \
     const INTEGER upper = BITS##_set1_epi32(XC_UPPER);                                           \
     VECTOR even[8], odd[8];                                                                      \
     (void)columns;                                                                               \
     XC_UNROLL for (int u = 0; u < n; u++) even[u] = odd[u] = (VECTOR){0};                        \
-    for (ptrdiff_t j = 0; j < f->taps; j++) {                                                    \
-      const VECTOR w = BITS##_set1_ps(bf16_widen(bf16_at(f->weights + 2 * j)));                              \
-      const INTEGER##_u* const from = (const INTEGER##_u*)(src + j * f->step);                   \
+    XC_RUNS for (ptrdiff_t j = 0; j < run->taps; j++) {                                          \
+      const VECTOR w = BITS##_set1_ps(bf16_widen(bf16_at(run->weights + 2 * j)));                \
+      const INTEGER##_u* const from = (const INTEGER##_u*)(run->src + 2 * at + j * run->step);   \
       XC_UNROLL for (int u = 0; u < n; u++) {                                                    \
         const INTEGER v = from[u];                                                               \
         even[u] = FMA(even[u], w, (VECTOR)BITS##_slli_epi32(v, 16));                             \
         odd[u] = FMA(odd[u], w, (VECTOR)(v & upper));                                            \
       }                                                                                          \
     }                                                                                            \
+    FINISH(even, f, n);                                                                          \
+    FINISH(odd, f, n);                                                                           \
     XC_UNROLL for (int u = 0; u < n; u++) STORE;                                                 \
   }
-#define XC_STORE_16(NATIVE) store_columns_16(dst + 64 * u, even[u], odd[u], f, 32, NATIVE)
-XC_FILTER_WIDENED(widened, XC_AVX512_16, __m512, __m512i, _mm512, XC_ROWS_16F, XC_STORE_16(0))
-XC_FILTER_WIDENED(rounded, XC_AVX512_16, __m512, __m512i, _mm512, XC_ROWS_16F, XC_STORE_16(1))
-XC_INLINE void store_columns_8(char* dst, __m256 even, __m256 odd, const row_filter* f) {
-  const __m256i low = bf16_round8_low(finish_8f(even, f)), high = bf16_round8_low(finish_8f(odd, f));
+#define XC_STORE_16(NATIVE) store_columns_16(dst + 64 * u, even[u], odd[u], 32, NATIVE)
+XC_FILTER_WIDENED(widened, XC_AVX512_16, __m512, __m512i, _mm512, XC_ROWS_16F, finish_16f,
+                  XC_STORE_16(0))
+XC_FILTER_WIDENED(rounded, XC_AVX512_16, __m512, __m512i, _mm512, XC_ROWS_16F, finish_16f,
+                  XC_STORE_16(1))
+XC_INLINE void store_columns_8(char* dst, __m256 even, __m256 odd) {
+  const __m256i low = bf16_round8_low(even), high = bf16_round8_low(odd);
   _mm256_storeu_si256((__m256i*)dst, _mm256_or_si256(low, _mm256_slli_epi32(high, 16)));
 }
-XC_FILTER_WIDENED(widened8, , __m256, __m256i, _mm256, XC_ROWS_8F,
-                  store_columns_8(dst + 32 * u, even[u], odd[u], f))
+XC_FILTER_WIDENED(widened8, , __m256, __m256i, _mm256, XC_ROWS_8F, finish_8f,
+                  store_columns_8(dst + 32 * u, even[u], odd[u]))
 
 /* ---- columns that some taps are for, or too few for a vector ---------------------------------- */
 
@@ -242,25 +268,23 @@ XC_INLINE ptrdiff_t first_tap(ptrdiff_t at, ptrdiff_t spacing, ptrdiff_t taps) {
   return j < taps ? j : taps;
 }
 
-/* The columns q to q + n - 1, which are U vectors or less. What each of them reads is counted, from the
- * beginning of the row: for some columns, the first taps read what is in front of it, and the last
- * taps what is behind it. */
+/* The columns q to q + n - 1, which are U vectors or less. What each of them reads is counted, from
+ * the beginning of the row: for some columns, the first taps read what is in front of it, and the
+ * last taps what is behind it. */
 #define XC_FILTER_SOME(NAME, TARGET, VECTOR, INDEX, NUMBERS, LANES, SIZE, FINISH, WEIGHT, INSIDE, \
                        SOME, ADD, STORE)                                                         \
-  XC_INLINE TARGET ptrdiff_t filter_vectors_##NAME(char* dst, const char* src,                   \
-                                                   const row_filter* f, ptrdiff_t q,             \
-                                                   ptrdiff_t n, const int U) {                   \
+  XC_INLINE TARGET ptrdiff_t add_run_##NAME(VECTOR* sum, const row_run* run, ptrdiff_t q,        \
+                                            ptrdiff_t n, const int U) {                          \
     static const NUMBERS lanes = {XC_LANES_##LANES};                                             \
-    const ptrdiff_t before = -f->shift - q, d = f->spacing;                                      \
-    const ptrdiff_t end = first_tap(before + f->length, d, f->taps);                             \
-    const ptrdiff_t most = n < f->length ? n : f->length;                                        \
-    const NUMBERS length = XC_ALL(NUMBERS, f->length), next = XC_ALL(NUMBERS, d);                    \
+    const ptrdiff_t before = -run->shift - q, d = run->spacing;                                  \
+    const ptrdiff_t end = first_tap(before + run->length, d, run->taps);                         \
+    const ptrdiff_t most = n < run->length ? n : run->length;                                    \
+    const NUMBERS length = XC_ALL(NUMBERS, run->length), next = XC_ALL(NUMBERS, d);              \
     ptrdiff_t j = first_tap(before - n + 1, d, end), work = 0;                                   \
-    ptrdiff_t first = j * d - before, last = f->length - first;                                  \
-    NUMBERS place[2] = {lanes + XC_ALL(NUMBERS, first), lanes + XC_ALL(NUMBERS, first + LANES)};                                   \
-    const char* from = src + j * f->step;                                                        \
-    VECTOR sum[2] = {{0}, {0}};                                                                  \
-    for (; j < end; j++, from += f->step, first += d, last -= d) {                               \
+    ptrdiff_t first = j * d - before, last = run->length - first;                                \
+    NUMBERS place[2] = {lanes + XC_ALL(NUMBERS, first), lanes + XC_ALL(NUMBERS, first + LANES)}; \
+    const char* from = run->src + q * SIZE + j * run->step;                                      \
+    for (; j < end; j++, from += run->step, first += d, last -= d) {                             \
       const VECTOR w = WEIGHT;                                                                   \
       XC_UNROLL for (int u = 0; u < U; u++) {                                                    \
         const __auto_type used = INSIDE((INDEX)place[u], (INDEX)length);                         \
@@ -271,21 +295,29 @@ XC_INLINE ptrdiff_t first_tap(ptrdiff_t at, ptrdiff_t spacing, ptrdiff_t taps) {
       const ptrdiff_t some = n + first < last ? n + first : last;                                \
       work += some < most ? some : most;                                                         \
     }                                                                                            \
-    XC_UNROLL for (int u = 0; u < U; u++)                                                        \
-      STORE(dst + u * LANES * SIZE, n - u * LANES, FINISH(sum[u], f));                           \
     return work;                                                                                 \
   }                                                                                              \
-  static TARGET ptrdiff_t filter_some_##NAME(char* dst, const char* src, const row_filter* f,    \
-                                             ptrdiff_t q, ptrdiff_t n) {                         \
-    return n <= LANES ? filter_vectors_##NAME(dst, src, f, q, n, 1)                              \
-                      : filter_vectors_##NAME(dst, src, f, q, n, 2);                             \
+  XC_INLINE TARGET ptrdiff_t filter_vectors_##NAME(char* dst, const row_filter* f, ptrdiff_t q,  \
+                                                   ptrdiff_t n, const int U) {                   \
+    VECTOR sum[2] = {{0}, {0}};                                                                  \
+    ptrdiff_t work = 0;                                                                          \
+    XC_RUNS work += add_run_##NAME(sum, run, q, n, U);                                           \
+    FINISH(sum, f, U);                                                                           \
+    XC_UNROLL for (int u = 0; u < U; u++)                                                        \
+      STORE(dst + u * LANES * SIZE, n - u * LANES, sum[u]);                                      \
+    return work;                                                                                 \
+  }                                                                                              \
+  XC_INLINE TARGET ptrdiff_t filter_some_##NAME(char* dst, const row_filter* f, ptrdiff_t q,     \
+                                             ptrdiff_t n) {                                      \
+    return n <= LANES ? filter_vectors_##NAME(dst, f, q, n, 1)                                   \
+                      : filter_vectors_##NAME(dst, f, q, n, 2);                                  \
   }
 #define XC_ALL(NUMBERS, value) ((NUMBERS){0} + (__typeof__(((NUMBERS){0})[0]))(value))
 #define XC_LANES_16 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
 #define XC_LANES_8 0, 1, 2, 3, 4, 5, 6, 7
 #define XC_LANES_4 0, 1, 2, 3
-#define XC_WEIGHT(SET, NUMBER) SET(((const NUMBER*)f->weights)[j])
-#define XC_WEIGHT_16(SET) SET(bf16_widen(bf16_at(f->weights + 2 * j)))
+#define XC_WEIGHT(SET, NUMBER) SET(((const NUMBER*)run->weights)[j])
+#define XC_WEIGHT_16(SET) SET(bf16_widen(bf16_at(run->weights + 2 * j)))
 #define XC_INSIDE_8F(place, length)                                                              \
   _mm256_andnot_si256(_mm256_srai_epi32(place, 31), _mm256_cmpgt_epi32(length, place))
 #define XC_INSIDE_4D(place, length)                                                              \
@@ -344,16 +376,29 @@ XC_FILTER_SOME(widened, XC_AVX512_16, __m512, __m512i, __v16si, 16, 2, finish_16
                XC_WEIGHT_16(_mm512_set1_ps), _mm512_cmplt_epu32_mask, some_widened(used, p), XC_ADD_16F,
                store_some_16)
 XC_FILTER_SOME(widened8, , __m256, __m256i, __v8si, 8, 2, finish_8f, XC_WEIGHT_16(_mm256_set1_ps),
-               XC_INSIDE_8F, some_widened8(p, first + 8 * u, f->length), XC_ADD_8F, store_some_8)
+               XC_INSIDE_8F, some_widened8(p, first + 8 * u, run->length), XC_ADD_8F, store_some_8)
 
 /* ---- a row ----------------------------------------------------------------------------------- */
+
+/* Some blocks of N vectors: by themselves, so that they have the registers that they need. */
+#define XC_FILTER_BLOCKS(NAME, TARGET, COLUMNS, SIZE, N)                                         \
+  static __attribute__((noinline, unused)) TARGET void filter_blocks_##NAME##_##N(               \
+      char* dst, const row_filter* given, ptrdiff_t at, ptrdiff_t columns, ptrdiff_t blocks) {   \
+    const row_filter f = *given;                                                                 \
+    for (; blocks > 0; blocks--, at += N * COLUMNS)                                              \
+      filter_block_##NAME(dst + at * SIZE, &f, at, columns, N);                                  \
+  }
 
 /* COLUMNS of a vector, of SIZE bytes, LEAST to MOST vectors at a time, the first column of an EVEN
  * number. SOME, of LANES columns, are for the borders and what is left beside them, or of short rows.
  * What is otherwise too few for vectors is computed together with the columns before it, once again. */
 #define XC_FILTER_ROW(NAME, TARGET, COLUMNS, SIZE, LEAST, MOST, EVEN, SOME, LANES)               \
-  static TARGET ptrdiff_t filter_row_##NAME(char* dst, const char* src, const row_filter* f,     \
-                                            ptrdiff_t start, ptrdiff_t end) {                    \
+  XC_FILTER_BLOCKS(NAME, TARGET, COLUMNS, SIZE, 1)                                                \
+  XC_FILTER_BLOCKS(NAME, TARGET, COLUMNS, SIZE, 2)                                                \
+  XC_FILTER_BLOCKS(NAME, TARGET, COLUMNS, SIZE, 4)                                                \
+  XC_FILTER_BLOCKS(NAME, TARGET, COLUMNS, SIZE, 8)                                                \
+  static TARGET ptrdiff_t filter_row_##NAME(char* dst, const row_filter* f, ptrdiff_t start,     \
+                                            ptrdiff_t end) {                                     \
     const ptrdiff_t last = end < f->end ? end : f->end;                                          \
     const ptrdiff_t beside = end > last ? end - 2 * LANES : last;                                \
     ptrdiff_t q = start, work = 0;                                                               \
@@ -363,7 +408,7 @@ XC_FILTER_SOME(widened8, , __m256, __m256i, __v8si, 8, 2, finish_8f, XC_WEIGHT_1
         /* One vector, if whole ones follow it. */                                               \
         const int one = f->first - q <= LANES && last - q >= LANES + LEAST * COLUMNS;            \
         const ptrdiff_t most = one ? LANES : 2 * LANES, n = end - q < most ? end - q : most;     \
-        work += filter_some_##SOME(dst + q * SIZE, src + q * SIZE, f, q, n);                     \
+        work += filter_some_##SOME(dst + q * SIZE, f, q, n);                                     \
         q += n;                                                                                  \
         continue;                                                                                \
       }                                                                                          \
@@ -372,14 +417,13 @@ XC_FILTER_SOME(widened8, , __m256, __m256i, __v8si, 8, 2, finish_8f, XC_WEIGHT_1
         while (n > LEAST && n / 2 * COLUMNS >= last - q) n /= 2;                                 \
         if (n * COLUMNS > last - q) at = last - n * COLUMNS;                                     \
         if (at < begin) at = q, n /= 2;                                                          \
-        const ptrdiff_t odd = EVEN && at % 2;                                                    \
-        char* const to = dst + (at + odd) * SIZE;                                                \
-        const char* const from = src + (at + odd) * SIZE;                                        \
-        if (n == 8 && MOST == 8) filter_block_##NAME(to, from, f, COLUMNS - odd, MOST);          \
-        if (n == 4) filter_block_##NAME(to, from, f, COLUMNS - odd, 4);                          \
-        if (n == 2) filter_block_##NAME(to, from, f, COLUMNS - odd, 2);                          \
-        if (n == 1 && LEAST == 1) filter_block_##NAME(to, from, f, COLUMNS - odd, 1);            \
-        q = at + n * COLUMNS;                                                                    \
+        const ptrdiff_t odd = EVEN && at % 2, from = at + odd, some = COLUMNS - odd;             \
+        const ptrdiff_t blocks = at < q || n < MOST ? 1 : (last - q) / (MOST * COLUMNS);         \
+        if (n == 8 && MOST == 8) filter_blocks_##NAME##_8(dst, f, from, some, blocks);           \
+        if (n == 4) filter_blocks_##NAME##_4(dst, f, from, some, blocks);                        \
+        if (n == 2) filter_blocks_##NAME##_2(dst, f, from, some, 1);                             \
+        if (n == 1 && LEAST == 1) filter_blocks_##NAME##_1(dst, f, from, some, 1);               \
+        q = at + blocks * n * COLUMNS;                                                           \
       }                                                                                          \
       work += (q - begin) * f->taps;                                                             \
     }                                                                                            \
@@ -402,19 +446,18 @@ static inline filter_row_t filter_row_of(int dtype, int wide, int neighbours) {
   return wide ? filter_row_16f : filter_row_8f;
 }
 
-/* Elements of a row to neighbours. */
-static inline void copy_elements(void* dst, const char* src, ptrdiff_t stride, ptrdiff_t n,
-                                 ptrdiff_t size) {
-  char* to = (char*)dst;
-  if (stride == size) {
-    memcpy(dst, src, (size_t)(n * size));
-    return;
-  }
+/* Weights of a run, each `stride` bytes from the one before, or in front of it: behind a zero, and two
+ * behind them. */
+static inline void copy_weights(char* to, const char* src, ptrdiff_t stride, ptrdiff_t n,
+                                ptrdiff_t size) {
+  memset(to, 0, 8);
+  to += size;
   for (; n > 0; n--, to += size, src += stride) {
     if (size == 2) memcpy(to, src, 2);
     if (size == 4) memcpy(to, src, 4);
     if (size == 8) memcpy(to, src, 8);
   }
+  memset(to, 0, 8);
 }
 
 #endif
