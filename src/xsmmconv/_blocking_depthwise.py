@@ -89,15 +89,15 @@ def channels_in_lanes(
 def _rows_take_longer(phases: tuple[Phase, ...], planes: int, kind: str, m: Machine) -> bool:
     """Columns that are not for all taps take twice as long or more. With a stride, the planes of a
     row are copied, or its phases interleaved."""
-    phase, wide = phases[0], m.vector_bytes == 64
+    phase = phases[0]
     first, end = interior(phase)
     border, taps = phase.count - max(0, end - first), sum(len(run.taps) for run in phase.runs)
     least, each, near, far = _ROWS[m.vector_bytes, kind]
     neighbours = all(run.spacing == 1 for run in phase.runs)
-    if planes > 1 and kind == "widened" and not wide:
-        least = 300 if planes > 2 else 2**30
-    elif planes > 1 or len(phases) > 1:
-        least = 200 if planes > 1 and kind == "bfloat16" else 400 if kind == "bfloat16" else 300
+    if planes > 1:
+        least = 200 if kind == "bfloat16" else 300
+    elif len(phases) > 1:
+        least = 400 if kind == "bfloat16" else 300
     of_borders = taps * (1 + border / 64) if border else 0
     return phase.count < least + each * of_borders or taps >= (near if neighbours else far)
 

@@ -41,7 +41,7 @@ typedef struct {
  * multiply-adds. */
 typedef ptrdiff_t (*filter_row_t)(char* dst, const row_filter* f, ptrdiff_t start, ptrdiff_t end);
 
-/* ---- what differs between types and instruction sets ------------------------------------------ */
+/* ---- what differs between types and instruction sets ----------------------------------------- */
 
 #define XC_SHIFT_16F(high, low, r)                                                               \
   _mm512_castsi512_ps(                                                                           \
@@ -51,13 +51,13 @@ typedef ptrdiff_t (*filter_row_t)(char* dst, const row_filter* f, ptrdiff_t star
       _mm512_alignr_epi64(_mm512_castpd_si512(high), _mm512_castpd_si512(low), r))
 
 /* Bias and ReLU of some vectors; a NaN stays one. */
-#define XC_FINISH(NAME, TARGET, VECTOR, NUMBER, SET, KEPT)                                       \
+#define XC_FINISH(NAME, TARGET, VECTOR, NUMBER, SET, RELU)                                       \
   XC_INLINE TARGET void finish_##NAME(VECTOR* sum, const row_filter* f, const int n) {           \
     if (f->bias) {                                                                               \
       const VECTOR bias = SET(*(const NUMBER*)f->bias);                                          \
       XC_UNROLL for (int u = 0; u < n; u++) sum[u] += bias;                                      \
     }                                                                                            \
-    if (f->relu) XC_UNROLL for (int u = 0; u < n; u++) sum[u] = KEPT(sum[u]);                    \
+    if (f->relu) XC_UNROLL for (int u = 0; u < n; u++) sum[u] = RELU(sum[u]);                    \
   }
 #define XC_RELU_16F(v)                                                                           \
   _mm512_mask_mov_ps(v, _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_LT_OQ), _mm512_setzero_ps())
@@ -70,22 +70,22 @@ XC_FINISH(8d, XC_AVX512, __m512d, double, _mm512_set1_pd, XC_RELU_8D)
 XC_FINISH(8f, , __m256, float, _mm256_set1_ps, XC_RELU_8F)
 XC_FINISH(4d, , __m256d, double, _mm256_set1_pd, XC_RELU_4D)
 
-/* ---- FP32 and FP64: whole vectors of columns that all taps are for ---------------------------- */
+/* ---- FP32 and FP64: whole vectors of columns that all taps are for --------------------------- */
 
 #define XC_STORE_SUMS(NAME, VECTOR)                                                              \
   finish_##NAME(sum, f, n);                                                                      \
   XC_UNROLL for (int u = 0; u < n; u++) ((VECTOR##_u*)dst)[u] = (VECTOR##_u)sum[u];
 
-#define XC_LOADED_TAPS(VECTOR, NUMBER, SET, FMA)                                                      \
+#define XC_LOADED_TAPS(VECTOR, NUMBER, SET, FMA)                                                 \
   for (ptrdiff_t j = 0; j < run->taps; j++) {                                                    \
-    const VECTOR w = SET(((const NUMBER*)run->weights)[j]);                                        \
+    const VECTOR w = SET(((const NUMBER*)run->weights)[j]);                                      \
     const char* const from = src + j * run->step;                                                \
     XC_UNROLL for (int u = 0; u < n; u++)                                                        \
       sum[u] = FMA(sum[u], w, ((const VECTOR##_u*)from)[u]);                                     \
   }
 
 /* The r-th of up to a vector of neighbouring taps; v holds what the first of them reads. */
-#define XC_SHIFTED_TAP(VECTOR, NUMBER, SET, FMA, SHIFT, r)                                            \
+#define XC_SHIFTED_TAP(VECTOR, NUMBER, SET, FMA, SHIFT, r)                                       \
   if (r >= some) break;                                                                          \
   XC_UNROLL for (int u = 0; u < n; u++) {                                                        \
     const int shifted = (r + u) % 2;                                                             \
@@ -101,7 +101,7 @@ XC_FINISH(4d, , __m256d, double, _mm256_set1_pd, XC_RELU_4D)
   DO(__VA_ARGS__, 11) DO(__VA_ARGS__, 12) DO(__VA_ARGS__, 13) DO(__VA_ARGS__, 14)                \
   DO(__VA_ARGS__, 15)
 
-/* The runs of a block of columns, that of `at` being the first. */
+/* The parameters of a block: n vectors of columns from `at` on. */
 #define XC_RUNS                                                                                  \
   for (const row_run* run = f->runs; run < f->runs + f->n_runs; run++)
 
@@ -131,8 +131,10 @@ XC_FINISH(4d, , __m256d, double, _mm256_set1_pd, XC_RELU_4D)
     }                                                                                            \
     XC_STORE_SUMS(NAME, VECTOR)                                                                  \
   }
-XC_FILTER_WIDE(16f, __m512, float, 16, _mm512_set1_ps, XC_ROWS_16F, XC_SHIFT_16F, XC_SOME_16F, XC_TAPS_TO_15)
-XC_FILTER_WIDE(8d, __m512d, double, 8, _mm512_set1_pd, XC_ROWS_8D, XC_SHIFT_8D, XC_SOME_8D, XC_TAPS_TO_7)
+XC_FILTER_WIDE(16f, __m512, float, 16, _mm512_set1_ps, XC_ROWS_16F, XC_SHIFT_16F, XC_SOME_16F,
+               XC_TAPS_TO_15)
+XC_FILTER_WIDE(8d, __m512d, double, 8, _mm512_set1_pd, XC_ROWS_8D, XC_SHIFT_8D, XC_SOME_8D,
+               XC_TAPS_TO_7)
 
 #define XC_FILTER_NARROW(NAME, VECTOR, NUMBER, SET, FMA)                                         \
   XC_INLINE void filter_block_##NAME(char* dst, const row_filter* f, ptrdiff_t at,               \
@@ -174,7 +176,7 @@ XC_INLINE XC_AVX512_16 void store_columns_16(char* dst, __m512 even, __m512 odd,
     _mm512_mask_storeu_epi16(dst, some, both);
 }
 
-/* Which halves of a vector of pairs are multiplied by a pair of taps, of which one may be missing. */
+/* Which halves of a vector of pairs are multiplied by a pair of taps: one may be missing. */
 enum { XC_NONE = 0, XC_LOWER = 0xffff, XC_UPPER = (int)0xffff0000, XC_PAIRS = -1 };
 XC_INLINE XC_AVX512_16 __m512 add_halves(__m512 sum, __m512i v, __m512i taps, const int halves) {
   if (halves == XC_NONE) return sum;
@@ -228,7 +230,7 @@ XC_INLINE XC_AVX512_16 void filter_block_pairs(char* dst, const row_filter* f, p
 }
 
 /* In FP32: one tap after the other, at any distance. */
-#define XC_FILTER_WIDENED(NAME, TARGET, VECTOR, INTEGER, BITS, FMA, FINISH, STORE)                       \
+#define XC_FILTER_WIDENED(NAME, TARGET, VECTOR, INTEGER, BITS, FMA, FINISH, STORE)               \
   XC_INLINE TARGET void filter_block_##NAME(char* dst, const row_filter* f, ptrdiff_t at,        \
                                             ptrdiff_t columns, const int n) {                    \
     const INTEGER upper = BITS##_set1_epi32(XC_UPPER);                                           \
@@ -260,11 +262,11 @@ XC_INLINE void store_columns_8(char* dst, __m256 even, __m256 odd) {
 XC_FILTER_WIDENED(widened8, , __m256, __m256i, _mm256, XC_ROWS_8F, finish_8f,
                   store_columns_8(dst + 32 * u, even[u], odd[u]))
 
-/* ---- columns that some taps are for, or too few for a vector ---------------------------------- */
+/* ---- columns that some taps are for, or too few for a vector --------------------------------- */
 
-/* The first of j taps, if it is one of them, that reads `at` or an element behind it. */
-XC_INLINE ptrdiff_t first_tap(ptrdiff_t at, ptrdiff_t spacing, ptrdiff_t taps) {
-  const ptrdiff_t j = at <= 0 ? 0 : spacing == 1 ? at : (at - 1) / spacing + 1;
+/* The first tap that reads what is so many elements behind what tap 0 reads, or more; or `taps`. */
+XC_INLINE ptrdiff_t first_tap(ptrdiff_t behind, ptrdiff_t spacing, ptrdiff_t taps) {
+  const ptrdiff_t j = behind <= 0 ? 0 : spacing == 1 ? behind : (behind - 1) / spacing + 1;
   return j < taps ? j : taps;
 }
 
@@ -363,18 +365,18 @@ XC_INLINE void store_some_8(char* dst, ptrdiff_t n, __m256 v) {
 }
 
 XC_FILTER_SOME(16f, XC_AVX512, __m512, __m512i, __v16si, 16, 4, finish_16f,
-               XC_WEIGHT(_mm512_set1_ps, float), _mm512_cmplt_epu32_mask, XC_SOME_16F(used, p), XC_ADD_16F,
-               XC_STORE_16F)
+               XC_WEIGHT(_mm512_set1_ps, float), _mm512_cmplt_epu32_mask, XC_SOME_16F(used, p),
+               XC_ADD_16F, XC_STORE_16F)
 XC_FILTER_SOME(8d, XC_AVX512, __m512d, __m512i, __v8di, 8, 8, finish_8d,
-               XC_WEIGHT(_mm512_set1_pd, double), _mm512_cmplt_epu64_mask, XC_SOME_8D(used, p), XC_ADD_8D,
-               XC_STORE_8D)
+               XC_WEIGHT(_mm512_set1_pd, double), _mm512_cmplt_epu64_mask, XC_SOME_8D(used, p),
+               XC_ADD_8D, XC_STORE_8D)
 XC_FILTER_SOME(8f, , __m256, __m256i, __v8si, 8, 4, finish_8f, XC_WEIGHT(_mm256_set1_ps, float),
                XC_INSIDE_8F, XC_SOME_8F(used, p), XC_ADD_8F, XC_STORE_8F)
 XC_FILTER_SOME(4d, , __m256d, __m256i, __v4di, 4, 8, finish_4d, XC_WEIGHT(_mm256_set1_pd, double),
                XC_INSIDE_4D, XC_SOME_4D(used, p), XC_ADD_4D, XC_STORE_4D)
 XC_FILTER_SOME(widened, XC_AVX512_16, __m512, __m512i, __v16si, 16, 2, finish_16f,
-               XC_WEIGHT_16(_mm512_set1_ps), _mm512_cmplt_epu32_mask, some_widened(used, p), XC_ADD_16F,
-               store_some_16)
+               XC_WEIGHT_16(_mm512_set1_ps), _mm512_cmplt_epu32_mask, some_widened(used, p),
+               XC_ADD_16F, store_some_16)
 XC_FILTER_SOME(widened8, , __m256, __m256i, __v8si, 8, 2, finish_8f, XC_WEIGHT_16(_mm256_set1_ps),
                XC_INSIDE_8F, some_widened8(p, first + 8 * u, run->length), XC_ADD_8F, store_some_8)
 
@@ -390,13 +392,13 @@ XC_FILTER_SOME(widened8, , __m256, __m256i, __v8si, 8, 2, finish_8f, XC_WEIGHT_1
   }
 
 /* COLUMNS of a vector, of SIZE bytes, LEAST to MOST vectors at a time, the first column of an EVEN
- * number. SOME, of LANES columns, are for the borders and what is left beside them, or of short rows.
- * What is otherwise too few for vectors is computed together with the columns before it, once again. */
+ * number. SOME, of LANES columns, are for the borders and what is left beside them, or of short
+ * rows. What is elsewhere too few for vectors is computed with columns before it, once again. */
 #define XC_FILTER_ROW(NAME, TARGET, COLUMNS, SIZE, LEAST, MOST, EVEN, SOME, LANES)               \
-  XC_FILTER_BLOCKS(NAME, TARGET, COLUMNS, SIZE, 1)                                                \
-  XC_FILTER_BLOCKS(NAME, TARGET, COLUMNS, SIZE, 2)                                                \
-  XC_FILTER_BLOCKS(NAME, TARGET, COLUMNS, SIZE, 4)                                                \
-  XC_FILTER_BLOCKS(NAME, TARGET, COLUMNS, SIZE, 8)                                                \
+  XC_FILTER_BLOCKS(NAME, TARGET, COLUMNS, SIZE, 1)                                               \
+  XC_FILTER_BLOCKS(NAME, TARGET, COLUMNS, SIZE, 2)                                               \
+  XC_FILTER_BLOCKS(NAME, TARGET, COLUMNS, SIZE, 4)                                               \
+  XC_FILTER_BLOCKS(NAME, TARGET, COLUMNS, SIZE, 8)                                               \
   static TARGET ptrdiff_t filter_row_##NAME(char* dst, const row_filter* f, ptrdiff_t start,     \
                                             ptrdiff_t end) {                                     \
     const ptrdiff_t last = end < f->end ? end : f->end;                                          \
@@ -446,8 +448,7 @@ static inline filter_row_t filter_row_of(int dtype, int wide, int neighbours) {
   return wide ? filter_row_16f : filter_row_8f;
 }
 
-/* Weights of a run, each `stride` bytes from the one before, or in front of it: behind a zero, and two
- * behind them. */
+/* Weights of a run, each `stride` bytes from the one before: behind a zero, and two behind them. */
 static inline void copy_weights(char* to, const char* src, ptrdiff_t stride, ptrdiff_t n,
                                 ptrdiff_t size) {
   memset(to, 0, 8);

@@ -13,7 +13,7 @@ cimport numpy as cnp
 from xsmmconv._memory cimport Scratch, copy_rows, operand
 from xsmmconv._pack cimport (
     copy_weights, element_ops_of, filter_row_of, filter_row_t, interleave_elements, pack_ops,
-    pack_ops_of,     row_filter, row_run,
+    pack_ops_of, row_filter, row_run,
 )
 from xsmmconv._panel cimport Operand, Panel, Window, pack_panel
 from xsmmconv._team cimport team_of, team_run
@@ -93,6 +93,7 @@ cdef struct Arrays:
     const char* bias
     char* out
     bint relu
+    bint copied          # the weights are to be copied
 
 
 cdef bint init_runs(const Table* t, const Arrays* v, int64_t row, row_run* runs,
@@ -100,7 +101,7 @@ cdef bint init_runs(const Table* t, const Arrays* v, int64_t row, row_run* runs,
     """What is the same for all outputs; returns whether weights must be copied, as they are not as
     the routines want them."""
     cdef int64_t i
-    cdef bint copy = t.item != t.computed
+    cdef bint copy = v.copied
     cdef Run* run
     for i in range(t.n_runs):
         run = &t.runs[i]
@@ -113,6 +114,7 @@ cdef bint init_runs(const Table* t, const Arrays* v, int64_t row, row_run* runs,
 
 
 cdef void copy_filter(const Table* t, const Arrays* v, char* copied, row_run* runs) noexcept nogil:
+    """The weights of an output, with zeros beside them."""
     cdef int64_t i
     for i in range(t.n_runs):
         copy_weights(copied, runs[i].weights, t.runs[i].tap_step * v.weight_tap, runs[i].taps,
@@ -146,7 +148,7 @@ cdef int64_t run_item(const void* table, const void* arrays, int64_t index, char
     """A tile of some units."""
     cdef const Table* t = <const Table*> table
     cdef const Arrays* v = <const Arrays*> arrays
-    cdef int64_t first = index // t.tiles * t.together, unit, o, i, work = 0
+    cdef int64_t first = index // t.tiles * t.together, o, i, _, work = 0
     cdef int64_t n = first // t.groups, g = first % t.groups
     cdef int64_t start = index % t.tiles * t.tile, end = min(start + t.tile, t.phases[0].count)
     cdef int64_t row = t.panel.row * t.item if t.packed else v.source.stride_c
@@ -161,7 +163,7 @@ cdef int64_t run_item(const void* table, const void* arrays, int64_t index, char
     cdef row_filter f
     f.runs, f.n_runs, f.taps = runs, t.phases[0].runs, t.phases[0].taps
     f.first, f.end, f.relu, f.bias = t.phases[0].first, t.phases[0].end, v.relu, NULL
-    for unit in range(first, min(first + t.together, t.units)):
+    for _ in range(first, min(first + t.together, t.units)):
         if t.packed:
             pack_panel(&t.panel, &v.source, scratch, n, g * t.sources, t.sources, start,
                        max(0, start + t.tile - t.phases[0].count))
@@ -194,7 +196,6 @@ cdef class RowFilter:
     cdef readonly Py_ssize_t items
     cdef readonly Py_ssize_t scratch_bytes
     cdef readonly Py_ssize_t shared_bytes
-    cdef int dtype
 
     def __dealloc__(self):
         free(self.t.runs)
@@ -205,7 +206,6 @@ cdef class RowFilter:
         """`dtype` is PACK_PAIRS where the processor multiplies BF16."""
         cdef Table* t = &self.t
         cdef bint wide = vector_bytes() == 64
-        self.dtype = dtype
         t.runs = <Run*> copy_rows(program.runs, sizeof(Run) // 8)
         t.phases = <Phase*> copy_rows(program.phases, sizeof(Phase) // 8)
         t.n_phases = len(program.phases)
@@ -229,7 +229,8 @@ cdef class RowFilter:
         t.phase_bytes = t.n_phases * t.phase_row
         self.items = (t.units + t.together - 1) // t.together * t.tiles
         self.scratch_bytes = (
-            t.panel_bytes + t.phase_bytes + t.n_runs * (sizeof(row_run) + sizeof(Offset) + t.weights))
+            t.panel_bytes + t.phase_bytes
+            + t.n_runs * (sizeof(row_run) + sizeof(Offset) + t.weights))
         self.shared_bytes = 0
 
     def run(self, cnp.ndarray source, cnp.ndarray weight, packed, cnp.ndarray bias, bint relu,
@@ -253,6 +254,7 @@ cdef class RowFilter:
             v.weight_out, v.weight_source = by_channel, by_filter
         v.weight_group = by_filter * (t.sources if t.swapped else t.outputs)
         v.weight_tap = cnp.PyArray_STRIDE(weight, 2)
+        v.copied = t.item != t.computed or not cnp.PyArray_ISALIGNED(weight)
         v.bias = NULL
         if bias is not None:
             v.bias = <const char*> cnp.PyArray_DATA(bias)

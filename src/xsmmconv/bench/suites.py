@@ -53,7 +53,12 @@ def _many_channels():
 
 
 def _depthwise():
-    return (f"n4c{C}k{C}s{S}g{C}q1000" for C, S in product((256, 384, 512), (3, 7, 31)))
+    for C, S in product((256, 384, 512), (3, 7, 31)):
+        yield f"n4c{C}k{C}s{S}g{C}q1000"
+    for S in (3, 7):
+        yield f'n4c256k256s{S}st2p{S // 2}g256w2000"stride 2"'
+    yield 'n4c256k256s5d16psameg256w1000"dilated"'
+    yield 'n4c256k512s3p1g256w1000"two filters for a channel"'
 
 
 def _grouped():
