@@ -243,12 +243,13 @@ static inline const pack_ops* element_ops_of(int dtype, int wide) {
   return pack_ops_of(dtype, wide);
 }
 
-/* dst[i*rows + r] = src[r][i], as they are. An even number of rows of BF16 are half as many of pairs. */
+/* dst[i*rows + r] = src[r][i], as they are. An even number of rows of BF16 are half as many of pairs,
+ * which are put together elsewhere: dst may lie at any even address. */
 static inline void interleave_elements(char* dst, const char* src, ptrdiff_t row_stride,
                                        ptrdiff_t rows, ptrdiff_t n, const pack_ops* ops,
                                        const pack_ops* single) {
   enum { PART = 256, ROWS = 16 };
-  uint32_t pairs[ROWS / 2][PART];
+  uint32_t pairs[ROWS / 2][PART], whole[ROWS / 2 * PART];
   if (ops->stored > 2) {
     interleave(dst, src, row_stride, rows, n, ops);
     return;
@@ -265,10 +266,8 @@ static inline void interleave_elements(char* dst, const char* src, ptrdiff_t row
       uint32_t* const to = pairs[r / 2];
       for (ptrdiff_t j = 0; j < m; j++) to[j] = even[j] | (uint32_t)odd[j] << 16;
     }
-    if (rows == 2)
-      memcpy(dst, pairs, 4 * (size_t)m);
-    else
-      interleave(dst, (const char*)pairs, sizeof pairs[0], rows / 2, m, single);
+    if (rows > 2) interleave((char*)whole, (const char*)pairs, sizeof pairs[0], rows / 2, m, single);
+    memcpy(dst, rows > 2 ? whole : pairs[0], 2 * (size_t)(m * rows));
   }
 }
 

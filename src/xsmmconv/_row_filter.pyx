@@ -23,6 +23,9 @@ from xsmmconv._layout import window_rows
 
 cnp.import_array()
 
+cdef enum:
+    LINE = 64
+
 
 cdef struct Run:
     # As row_run, in elements.
@@ -72,7 +75,8 @@ cdef struct Table:
     int64_t out_width
     int64_t item         # bytes of an element in the arrays,
     int64_t computed     # and of a sum
-    int64_t panel_bytes  # where scratch memory holds the panel, the results of all phases,
+    int64_t panel_bytes  # where scratch memory holds the panel, behind a line of the cache, the
+    # results of all phases,
     int64_t phase_bytes
     int64_t phase_row    # bytes of one
     int64_t weights      # and the weights, bytes of a run
@@ -158,14 +162,15 @@ cdef int64_t run_item(const void* table, const void* arrays, int64_t index, char
     cdef char* copied = <char*> (offsets + t.n_runs)
     cdef bint copy = init_runs(t, v, row, runs, offsets)
     cdef char* out = v.out + (first * t.outputs * t.out_width + start * t.n_phases) * t.item
-    cdef const char* rows = scratch - start * t.item
+    cdef char* panel = scratch + LINE  # routines may read what is just in front of a row
+    cdef const char* rows = panel - start * t.item
     cdef const char* weight
     cdef row_filter f
     f.runs, f.n_runs, f.taps = runs, t.phases[0].runs, t.phases[0].taps
     f.first, f.end, f.relu, f.bias = t.phases[0].first, t.phases[0].end, v.relu, NULL
     for _ in range(first, min(first + t.together, t.units)):
         if t.packed:
-            pack_panel(&t.panel, &v.source, scratch, n, g * t.sources, t.sources, start,
+            pack_panel(&t.panel, &v.source, panel, n, g * t.sources, t.sources, start,
                        max(0, start + t.tile - t.phases[0].count))
         else:
             rows = v.source.data + n * v.source.stride_n + g * t.sources * row
@@ -224,7 +229,8 @@ cdef class RowFilter:
         t.packed, t.swapped = bl.packed, swapped
         t.n_runs = len(program.runs)
         t.weights = ((max(run[0] for run in program.runs) + 1) * t.item + 15) // 8 * 8
-        t.panel_bytes = (sh.sources * t.panel.row * t.item + 63) // 64 * 64 if t.packed else 0
+        t.panel_bytes = (
+            LINE + (sh.sources * t.panel.row * t.item + 63) // 64 * 64 if t.packed else 0)
         t.phase_row = (t.tile * t.item + 127) // 64 * 64 if t.n_phases > 1 else 0
         t.phase_bytes = t.n_phases * t.phase_row
         self.items = (t.units + t.together - 1) // t.together * t.tiles
