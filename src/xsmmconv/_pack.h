@@ -243,8 +243,17 @@ static inline const pack_ops* element_ops_of(int dtype, int wide) {
   return pack_ops_of(dtype, wide);
 }
 
+/* Neighbours from two rows; dst may lie at any address. */
+static inline void join_pairs(char* dst, const char* even, const char* odd, ptrdiff_t n) {
+  const uint16_t *const low = (const uint16_t*)even, *const high = (const uint16_t*)odd;
+  for (ptrdiff_t i = 0; i < n; i++) {
+    const uint32_t both = low[i] | (uint32_t)high[i] << 16;
+    memcpy(dst + 4 * i, &both, 4);
+  }
+}
+
 /* dst[i*rows + r] = src[r][i], as they are. An even number of rows of BF16 are half as many of pairs,
- * which are put together elsewhere: dst may lie at any even address. */
+ * which are interleaved elsewhere if dst is no place for numbers of 32 bits. */
 static inline void interleave_elements(char* dst, const char* src, ptrdiff_t row_stride,
                                        ptrdiff_t rows, ptrdiff_t n, const pack_ops* ops,
                                        const pack_ops* single) {
@@ -254,20 +263,21 @@ static inline void interleave_elements(char* dst, const char* src, ptrdiff_t row
     interleave(dst, src, row_stride, rows, n, ops);
     return;
   }
+  if (rows == 2) {
+    join_pairs(dst, src, src + row_stride, n);
+    return;
+  }
   if (rows % 2 || rows > ROWS) {
     ops->transpose_out(dst, rows, src, row_stride, 2, rows, n);
     return;
   }
-  for (ptrdiff_t i = 0; i < n; i += PART, dst += 2 * PART * rows) {
+  for (ptrdiff_t i = 0; i < n; i += PART, src += 2 * PART, dst += 2 * PART * rows) {
     const ptrdiff_t m = n - i < PART ? n - i : PART;
-    for (ptrdiff_t r = 0; r < rows; r += 2) {
-      const uint16_t* const even = (const uint16_t*)(src + r * row_stride) + i;
-      const uint16_t* const odd = (const uint16_t*)(src + (r + 1) * row_stride) + i;
-      uint32_t* const to = pairs[r / 2];
-      for (ptrdiff_t j = 0; j < m; j++) to[j] = even[j] | (uint32_t)odd[j] << 16;
-    }
-    if (rows > 2) interleave((char*)whole, (const char*)pairs, sizeof pairs[0], rows / 2, m, single);
-    memcpy(dst, rows > 2 ? whole : pairs[0], 2 * (size_t)(m * rows));
+    for (ptrdiff_t r = 0; r < rows; r += 2)
+      join_pairs((char*)pairs[r / 2], src + r * row_stride, src + (r + 1) * row_stride, m);
+    char* const to = (uintptr_t)dst % 4 ? (char*)whole : dst;
+    interleave(to, (const char*)pairs, sizeof pairs[0], rows / 2, m, single);
+    if (to != dst) memcpy(dst, to, 2 * (size_t)(m * rows));
   }
 }
 

@@ -345,7 +345,7 @@ XC_INLINE XC_AVX512_16 void store_some_16(char* dst, ptrdiff_t n, __m512 v) {
   _mm256_mask_storeu_epi16(dst, between_16f(0, n), bf16_round16(v));
 }
 /* Elements at, at + 1, ... of a row, of which p is the first: those within the row are loaded with
- * their neighbours there, or in front of a panel that holds a part of it, and moved to their lanes. */
+ * their neighbours there (or what is in front of a panel) and moved to their lanes. */
 XC_INLINE __m256 some_widened8(const char* p, ptrdiff_t at, ptrdiff_t length) {
   static const int8_t moved[48] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
                                    0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
