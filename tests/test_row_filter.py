@@ -8,7 +8,7 @@ import pytest
 from problems import BACKWARD_DATA, BFLOAT16, FORWARD, call, integer_operands
 
 import xsmmconv
-from xsmmconv import _blocking_filter, _geometry, _plan, reference
+from xsmmconv import _blocking_filter, _geometry, _layout, _plan, reference
 from xsmmconv._blocking_filter import FilterBlocking
 from xsmmconv._problem import ConvProblem
 from xsmmconv._text import parse
@@ -258,6 +258,32 @@ def test_more_taps_than_a_cache_has_room_for(dtype):
         x, weight, _ = integer_operands(problem, FORWARD, dtype)
         exact = call(reference, FORWARD, problem, x, weight)
         problems.assert_equal(run(found, x, weight)[0], problems.rounded(exact, dtype), l2_bytes)
+
+
+def test_what_a_run_reads_is_equally_far_apart():
+    """Also in panels with a window for each tap, or for some that are hardly near enough."""
+    rng = np.random.default_rng(0)
+    for _ in range(5000):
+        s, S = rng.integers(1, 8), rng.integers(1, 13)
+        d = rng.choice([rng.integers(1, 3000), 256 * s + rng.integers(-4, 5)])
+        W, pl, pr = rng.integers(1, 40000), *rng.integers(0, d * S, 2)
+        s, S, d, W, pl, pr = map(int, (s, S, max(1, d), W, pl, pr))
+        Q = _geometry.output_width(W, S, s, d, pl, pr)
+        if Q < 1:
+            continue
+        for phases in (
+            _geometry.forward_phases(W, S, Q, s, d, pl),
+            _geometry.backward_data_phases(W, S, Q, s, d, pl),
+        ):
+            runs = [run for phase in phases for run in phase.runs]
+            for places in _layout.panel(runs, 256, True, 4).positions:
+                assert len(set(np.diff(places))) <= 1
+
+
+def test_a_stride_longer_than_the_filter_copies_all_planes():
+    shapes = (1, 2, 900), (2, 1, 3)
+    found = xsmmconv.plan("forward", *shapes, stride=4, padding=1, groups=2)
+    assert [w.plane for w in found._program.source.windows] == [3, 0, 1, 2]
 
 
 def test_describe():

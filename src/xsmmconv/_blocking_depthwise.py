@@ -87,7 +87,7 @@ def channels_in_lanes(
 
 
 def _rows_take_longer(phases: tuple[Phase, ...], planes: int, kind: str, m: Machine) -> bool:
-    """Columns that are not for all taps take twice as long or more. With a stride, the planes of a
+    """Columns that are not for all taps take several times as long. With a stride, the planes of a
     row are copied, or its phases interleaved."""
     phase = phases[0]
     first, end = interior(phase)

@@ -60,7 +60,7 @@ def filters_are_better(sh: FilterShape, m: Machine) -> bool:
     if not neighbours or sh.planes * len(sh.phases) > 1 or width < 128:
         return False
     if sh.pairs:
-        return sh.sources <= (16, 2, 2)[sh.outputs - 1] if sh.outputs <= 3 else False
+        return sh.sources <= {1: 16, 2: 2, 3: 2}.get(sh.outputs, 0)
     # Others load a vector for each multiply-add, half of the time or always.
     shifted = m.vector_bytes == 64 and sh.stored > 2
     return sh.outputs == 1 and sh.sources <= 8 and (shifted or taps <= 12)

@@ -3,7 +3,8 @@
  * One table per dtype: `load` converts a row to the computing type (FP32 for BF16), `store` writes
  * a row of results (bias, ReLU and rounding on the way), `transpose` brings filters next to each
  * other, in the computing type, and `transpose_out` a matrix of that type to the user's. Source
- * strides are in bytes and arbitrary; nothing is assumed about the alignment of a source. Compiled with AVX2, so only modules imported after the processor was checked include it.
+ * strides are in bytes and arbitrary; nothing is assumed about the alignment of a source. Compiled
+ * with AVX2, so only modules imported after the processor was checked include it.
  */
 #ifndef XSMMCONV_PACK_H
 #define XSMMCONV_PACK_H
@@ -252,8 +253,8 @@ static inline void join_pairs(char* dst, const char* even, const char* odd, ptrd
   }
 }
 
-/* dst[i*rows + r] = src[r][i], as they are. An even number of rows of BF16 are half as many of pairs,
- * which are interleaved elsewhere if dst is no place for numbers of 32 bits. */
+/* dst[i*rows + r] = src[r][i], as they are. An even number of rows of BF16 are half as many of
+ * pairs, which are interleaved elsewhere if dst is no place for numbers of 32 bits. */
 static inline void interleave_elements(char* dst, const char* src, ptrdiff_t row_stride,
                                        ptrdiff_t rows, ptrdiff_t n, const pack_ops* ops,
                                        const pack_ops* single) {

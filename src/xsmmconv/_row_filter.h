@@ -8,8 +8,9 @@
  * vector is loaded twice. What would meet a zero there is made a zero itself.
  *
  * Where not all taps reach the source, each is multiplied where it does, and read nowhere else.
- * A sum is over the runs and their taps in their order, one by one or (BF16, all taps) in pairs: it
- * depends on its column alone, not on the vector that it is computed in.
+ * A sum is over the runs and their taps in their order, one by one or (BF16, all taps) in pairs. It
+ * does not depend on the vector that it is computed in; the last columns of a row, if they are too
+ * few for a vector of pairs, are summed one by one.
  */
 #ifndef XSMMCONV_ROW_FILTER_H
 #define XSMMCONV_ROW_FILTER_H
@@ -101,7 +102,7 @@ XC_FINISH(4d, , __m256d, double, _mm256_set1_pd, XC_RELU_4D)
   DO(__VA_ARGS__, 11) DO(__VA_ARGS__, 12) DO(__VA_ARGS__, 13) DO(__VA_ARGS__, 14)                \
   DO(__VA_ARGS__, 15)
 
-/* The parameters of a block: n vectors of columns from `at` on. */
+/* Each run of a filter. */
 #define XC_RUNS                                                                                  \
   for (const row_run* run = f->runs; run < f->runs + f->n_runs; run++)
 
