@@ -15,6 +15,8 @@ from xsmmconv._geometry import Phase, Run
 # the output, where its phases are interleaved.
 _FEWEST, _MOST, _BLOCK = 2**10, 2**13, 2**8
 _INTERLEAVED = 2**12
+# Taps of a run of BF16, less than: at borders they are counted in 16 bits.
+_TAPS = 2**14
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +69,13 @@ def filters_are_better(sh: FilterShape, m: Machine) -> bool:
 
 
 def filter_blocking(sh: FilterShape, m: Machine) -> FilterBlocking | None:
-    """None: the routines count elements in 32 bits, and what a tile reads is to fit half of the
-    second-level cache when it must be copied."""
+    """None: the routines count elements in 32 bits (taps of BF16 in 16), and what a tile reads is to
+    fit half of the second-level cache when it must be copied."""
     runs = [run for phase in sh.phases for run in phase.runs]
     width, taps, _ = longest(sh.phases)
     if any(run.length + taps * run.spacing + abs(run.shift) >= REACH_BYTES for run in runs):
+        return None
+    if sh.pairs and taps >= _TAPS:
         return None
     units, step = sh.N * sh.groups, len(sh.phases)
     most = _MOST if step == 1 else max(_BLOCK, _INTERLEAVED // step)

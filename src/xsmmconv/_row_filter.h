@@ -271,23 +271,33 @@ XC_INLINE ptrdiff_t first_tap(ptrdiff_t behind, ptrdiff_t spacing, ptrdiff_t tap
   return j < taps ? j : taps;
 }
 
+/* The products of the columns q to q + n - 1, of those of `rest` columns and taps that read less than
+ * so much behind what tap 0 reads for column q. */
+XC_INLINE ptrdiff_t products_below(ptrdiff_t behind, ptrdiff_t n, const row_run* run) {
+  const ptrdiff_t some = first_tap(behind - n + 1, run->spacing, run->taps);
+  const ptrdiff_t none = first_tap(behind, run->spacing, run->taps);
+  return some * n + (none - some) * behind - run->spacing * ((none - some) * (none + some - 1) / 2);
+}
+XC_INLINE ptrdiff_t products(const row_run* run, ptrdiff_t q, ptrdiff_t n) {
+  const ptrdiff_t before = -run->shift - q;
+  return products_below(before + run->length, n, run) - products_below(before, n, run);
+}
+
 /* The columns q to q + n - 1, which are U vectors or less. What each of them reads is counted, from
  * the beginning of the row: for some columns, the first taps read what is in front of it, and the
  * last taps what is behind it. */
 #define XC_FILTER_SOME(NAME, TARGET, VECTOR, INDEX, NUMBERS, LANES, SIZE, FINISH, WEIGHT, INSIDE, \
                        SOME, ADD, STORE)                                                         \
-  XC_INLINE TARGET ptrdiff_t add_run_##NAME(VECTOR* sum, const row_run* run, ptrdiff_t q,        \
-                                            ptrdiff_t n, const int U) {                          \
+  XC_INLINE TARGET void add_run_##NAME(VECTOR* sum, const row_run* run, ptrdiff_t q,             \
+                                       ptrdiff_t n, const int U) {                               \
     static const NUMBERS lanes = {XC_LANES_##LANES};                                             \
     const ptrdiff_t before = -run->shift - q, d = run->spacing;                                  \
     const ptrdiff_t end = first_tap(before + run->length, d, run->taps);                         \
-    const ptrdiff_t most = n < run->length ? n : run->length;                                    \
     const NUMBERS length = XC_ALL(NUMBERS, run->length), next = XC_ALL(NUMBERS, d);              \
-    ptrdiff_t j = first_tap(before - n + 1, d, end), work = 0;                                   \
-    ptrdiff_t first = j * d - before, last = run->length - first;                                \
+    ptrdiff_t j = first_tap(before - n + 1, d, end), first = j * d - before;                     \
     NUMBERS place[2] = {lanes + XC_ALL(NUMBERS, first), lanes + XC_ALL(NUMBERS, first + LANES)}; \
     const char* from = run->src + q * SIZE + j * run->step;                                      \
-    for (; j < end; j++, from += run->step, first += d, last -= d) {                             \
+    for (; j < end; j++, from += run->step, first += d) {                                        \
       const VECTOR w = WEIGHT;                                                                   \
       XC_UNROLL for (int u = 0; u < U; u++) {                                                    \
         const __auto_type used = INSIDE((INDEX)place[u], (INDEX)length);                         \
@@ -295,25 +305,22 @@ XC_INLINE ptrdiff_t first_tap(ptrdiff_t behind, ptrdiff_t spacing, ptrdiff_t tap
         sum[u] = ADD(sum[u], w, SOME, used);                                                     \
         place[u] += next;                                                                        \
       }                                                                                          \
-      const ptrdiff_t some = n + first < last ? n + first : last;                                \
-      work += some < most ? some : most;                                                         \
     }                                                                                            \
-    return work;                                                                                 \
   }                                                                                              \
-  XC_INLINE TARGET ptrdiff_t filter_vectors_##NAME(char* dst, const row_filter* f, ptrdiff_t q,  \
-                                                   ptrdiff_t n, const int U) {                   \
+  XC_INLINE TARGET void filter_vectors_##NAME(char* dst, const row_filter* f, ptrdiff_t q,       \
+                                              ptrdiff_t n, const int U) {                        \
     VECTOR sum[2] = {{0}, {0}};                                                                  \
-    ptrdiff_t work = 0;                                                                          \
-    XC_RUNS work += add_run_##NAME(sum, run, q, n, U);                                           \
+    XC_RUNS add_run_##NAME(sum, run, q, n, U);                                                   \
     FINISH(sum, f, U);                                                                           \
     XC_UNROLL for (int u = 0; u < U; u++)                                                        \
       STORE(dst + u * LANES * SIZE, n - u * LANES, sum[u]);                                      \
-    return work;                                                                                 \
   }                                                                                              \
-  XC_INLINE TARGET ptrdiff_t filter_some_##NAME(char* dst, const row_filter* f, ptrdiff_t q,     \
-                                             ptrdiff_t n) {                                      \
-    return n <= LANES ? filter_vectors_##NAME(dst, f, q, n, 1)                                   \
-                      : filter_vectors_##NAME(dst, f, q, n, 2);                                  \
+  XC_INLINE TARGET void filter_some_##NAME(char* dst, const row_filter* f, ptrdiff_t q,          \
+                                           ptrdiff_t n) {                                        \
+    if (n <= LANES)                                                                              \
+      filter_vectors_##NAME(dst, f, q, n, 1);                                                    \
+    else                                                                                         \
+      filter_vectors_##NAME(dst, f, q, n, 2);                                                    \
   }
 #define XC_ALL(NUMBERS, value) ((NUMBERS){0} + (__typeof__(((NUMBERS){0})[0]))(value))
 #define XC_LANES_16 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
@@ -381,6 +388,75 @@ XC_FILTER_SOME(widened, XC_AVX512_16, __m512, __m512i, __v16si, 16, 2, finish_16
 XC_FILTER_SOME(widened8, , __m256, __m256i, __v8si, 8, 2, finish_8f, XC_WEIGHT_16(_mm256_set1_ps),
                XC_INSIDE_8F, some_widened8(p, first + 8 * u, run->length), XC_ADD_8F, store_some_8)
 
+/* The same in pairs, from a column of an even number on. A pair outside of the row, or half of one,
+ * is not read, and so its taps are made zeros, too. */
+XC_INLINE XC_AVX512_16 void add_some_pairs(__m512* even, __m512* odd, const char* src,
+                                           const char* weights, __m512i* place, __m512i length,
+                                           const int even_halves, const int odd_halves,
+                                           const int U) {
+  uint32_t pair[2];
+  memcpy(pair, weights - 2, 4);
+  memcpy(pair + 1, weights, 4);
+  const __m512i before = _mm512_set1_epi32((int)pair[0]), from = _mm512_set1_epi32((int)pair[1]);
+  XC_UNROLL for (int u = 0; u < U; u++) {
+    const __mmask32 used = _mm512_cmplt_epu16_mask(place[u], length);
+    const __m512i v = _mm512_maskz_loadu_epi16(used, src + 64 * u);
+    even[u] = add_halves(even[u], v, _mm512_maskz_mov_epi16(used, from), even_halves);
+    odd[u] = add_halves(odd[u], v, _mm512_maskz_mov_epi16(used, before), odd_halves);
+    place[u] = _mm512_add_epi16(place[u], _mm512_set1_epi16(2));
+  }
+}
+XC_INLINE XC_AVX512_16 void add_run_pairs(__m512* even, __m512* odd, const row_run* run,
+                                          ptrdiff_t q, ptrdiff_t n, const int U) {
+  static const uint8_t lanes[32] = {XC_LANES_16, 16, 17, 18, 19, 20, 21, 22, 23,
+                                    24,          25, 26, 27, 28, 29, 30, 31};
+  const ptrdiff_t before = -run->shift - q, taps = run->taps;
+  const ptrdiff_t end = first_tap(before + run->length, 1, taps);
+  ptrdiff_t j = first_tap(before - n + 1, 1, end) & ~(ptrdiff_t)1;
+  /* Counted in 16 bits: what is read lies within so many elements, as taps are fewer than 2^14. */
+  const ptrdiff_t most = 1 << 15, lo = before - j, hi = lo + run->length;
+  const ptrdiff_t first = lo < 0 ? 0 : lo < most ? lo : most;
+  const ptrdiff_t last = hi < first ? first : hi < most ? hi : most;
+  const __m512i length = _mm512_set1_epi16((short)(last - first));
+  const __m512i lane = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i*)lanes));
+  __m512i place[2] = {_mm512_sub_epi16(lane, _mm512_set1_epi16((short)first))};
+  place[1] = _mm512_add_epi16(place[0], _mm512_set1_epi16(32));
+  const char *const src = run->src + 2 * q, *const w = run->weights;
+#define XC_ADD(EVEN, ODD)                                                                        \
+  add_some_pairs(even, odd, src + 2 * j, w + 2 * j, place, length, EVEN, ODD, U)
+  if (j == 0) {
+    if (taps == 1)
+      XC_ADD(XC_LOWER, XC_UPPER);
+    else
+      XC_ADD(XC_PAIRS, XC_UPPER);
+    j = 2;
+  }
+  for (; j < taps - 1 && j <= end; j += 2) XC_ADD(XC_PAIRS, XC_PAIRS);
+  if (j > end) return;
+  if (j < taps)
+    XC_ADD(XC_LOWER, XC_PAIRS);
+  else
+    XC_ADD(XC_NONE, XC_LOWER);
+#undef XC_ADD
+}
+XC_INLINE XC_AVX512_16 void filter_some_pairs(char* dst, const row_filter* f, ptrdiff_t q,
+                                              ptrdiff_t n) {
+  __m512 even[2], odd[2];
+  XC_UNROLL for (int u = 0; u < 2; u++) even[u] = odd[u] = _mm512_setzero_ps();
+  dst -= 2 * (q % 2), n += q % 2, q -= q % 2; /* what is there already is computed again */
+  if (n <= 32) {
+    XC_RUNS add_run_pairs(even, odd, run, q, n, 1);
+  } else {
+    XC_RUNS add_run_pairs(even, odd, run, q, n, 2);
+    finish_16f(even + 1, f, 1);
+    finish_16f(odd + 1, f, 1);
+    store_columns_16(dst + 64, even[1], odd[1], n - 32, 1);
+  }
+  finish_16f(even, f, 1);
+  finish_16f(odd, f, 1);
+  store_columns_16(dst, even[0], odd[0], n < 32 ? n : 32, 1);
+}
+
 /* ---- a row ----------------------------------------------------------------------------------- */
 
 /* Some blocks of N vectors: by themselves, so that they have the registers that they need. */
@@ -410,8 +486,10 @@ XC_FILTER_SOME(widened8, , __m256, __m256i, __v8si, 8, 2, finish_8f, XC_WEIGHT_1
       if (q < f->first || last - q < LEAST * COLUMNS || q >= beside) {                           \
         /* One vector, if whole ones follow it. */                                               \
         const int one = f->first - q <= LANES && last - q >= LANES + LEAST * COLUMNS;            \
-        const ptrdiff_t most = one ? LANES : 2 * LANES, n = end - q < most ? end - q : most;     \
-        work += filter_some_##SOME(dst + q * SIZE, f, q, n);                                     \
+        const ptrdiff_t most = (one ? LANES : 2 * LANES) - (EVEN && q % 2);                      \
+        const ptrdiff_t n = end - q < most ? end - q : most;                                     \
+        filter_some_##SOME(dst + q * SIZE, f, q, n);                                             \
+        XC_RUNS work += products(run, q, n);                                                     \
         q += n;                                                                                  \
         continue;                                                                                \
       }                                                                                          \
@@ -436,7 +514,7 @@ XC_FILTER_ROW(16f, XC_AVX512, 16, 4, 2, 8, 0, 16f, 16)
 XC_FILTER_ROW(8d, XC_AVX512, 8, 8, 2, 8, 0, 8d, 8)
 XC_FILTER_ROW(8f, , 8, 4, 2, 8, 0, 8f, 8)
 XC_FILTER_ROW(4d, , 4, 8, 2, 8, 0, 4d, 4)
-XC_FILTER_ROW(pairs, XC_AVX512_16, 32, 2, 1, 8, 1, widened, 16)
+XC_FILTER_ROW(pairs, XC_AVX512_16, 32, 2, 1, 8, 1, pairs, 32)
 XC_FILTER_ROW(rounded, XC_AVX512_16, 32, 2, 1, 8, 0, widened, 16)
 XC_FILTER_ROW(widened, XC_AVX512_16, 32, 2, 1, 8, 0, widened, 16)
 XC_FILTER_ROW(widened8, , 16, 2, 1, 4, 0, widened8, 8)
