@@ -341,11 +341,90 @@ static XC_AVX512_16 void scatter_pairs(void* dst, ptrdiff_t dst_k, const int64_t
   }
 }
 
+/* The same for up to 32 filters that are to be neighbours, as scatter_lanes does it. Where a filter's
+ * weights follow each other, they are the rows of a matrix to be transposed: line by line, since
+ * rows may be so far apart that they collide in the cache. At most 256 taps. */
+enum { LANE_COLUMNS = 512 };
+static XC_AVX512_16 void transpose_lanes(uint16_t* to, const char* src, ptrdiff_t row_stride,
+                                         ptrdiff_t rows, ptrdiff_t cols) {
+  enum { AHEAD = 256 };
+  uint16_t block[32][32] = {{0}};
+  for (ptrdiff_t j = 0; j < cols; j += 32) {
+    const __mmask32 some = (__mmask32)(cols - j < 32 ? (1u << (cols - j)) - 1 : ~0u);
+    for (ptrdiff_t k = 0; k < rows; k++) {
+      const char* const from = src + k * row_stride + 2 * j;
+      _mm_prefetch(from + AHEAD, _MM_HINT_T0);
+      _mm512_storeu_si512(block[k], _mm512_maskz_loadu_epi16(some, from));
+    }
+    for (int i = 0; i < 32; i += 8) {
+      __m512i r[8];
+      for (int k = 0; k < 8; k++) {
+        r[k] = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i*)(block[k] + i)));
+        r[k] = _mm512_inserti32x4(r[k], _mm_loadu_si128((const __m128i*)(block[k + 8] + i)), 1);
+        r[k] = _mm512_inserti32x4(r[k], _mm_loadu_si128((const __m128i*)(block[k + 16] + i)), 2);
+        r[k] = _mm512_inserti32x4(r[k], _mm_loadu_si128((const __m128i*)(block[k + 24] + i)), 3);
+      }
+      transpose8_u16_four(r);
+      for (int k = 0; k < 8; k++) _mm512_storeu_si512(to + (j + i + k) * 32, r[k]);
+    }
+  }
+}
+static XC_AVX512_16 void scatter_filter_lanes(void* dst, ptrdiff_t dst_c, ptrdiff_t dst_t,
+                                              const char* src, ptrdiff_t src_k, ptrdiff_t K,
+                                              ptrdiff_t C, ptrdiff_t S) {
+  uint16_t lanes[LANE_COLUMNS * 32];
+  const ptrdiff_t most = LANE_COLUMNS / S / 2 * 2;
+  const __mmask32 some = (__mmask32)(K < 32 ? (1u << K) - 1 : ~0u);
+  uint16_t beside[2][32];
+  for (int i = 0; i < 64; i++) beside[i / 32][i % 32] = (uint16_t)(i / 2 + i % 2 * 32);
+  const __m512i low = _mm512_loadu_si512(beside[0]), high = _mm512_loadu_si512(beside[1]);
+  for (ptrdiff_t c = 0; c < C; c += most) {
+    const ptrdiff_t nc = C - c < most ? C - c : most;
+    transpose_lanes(lanes, src + 2 * c * S, src_k, K, nc * S);
+    for (ptrdiff_t i = 0; i < nc; i += 2)
+      for (ptrdiff_t t = 0; t < S; t++) {
+        const uint16_t* const from = lanes + (i * S + t) * 32;
+        uint32_t* const to = (uint32_t*)dst + (c + i) / 2 * dst_c + t * dst_t;
+        const __m512i even = _mm512_loadu_si512(from);
+        const __m512i odd =
+            i + 1 < nc ? _mm512_loadu_si512(from + S * 32) : _mm512_setzero_si512();
+        _mm512_mask_storeu_epi32(to, (__mmask16)some, _mm512_permutex2var_epi16(even, low, odd));
+        _mm512_mask_storeu_epi32(to + 16, (__mmask16)(some >> 16),
+                                 _mm512_permutex2var_epi16(even, high, odd));
+      }
+  }
+}
+
+/* The same where those of a channel do, filter after filter, for at most 64 taps. */
+static XC_AVX512_16 void scatter_channel_lanes(void* dst, ptrdiff_t dst_c, ptrdiff_t dst_t,
+                                               const char* src, ptrdiff_t src_c, ptrdiff_t K,
+                                               ptrdiff_t C, ptrdiff_t S) {
+  enum { TAPS = 64, AHEAD = 16 }; /* channels whose few lines are fetched before */
+  uint32_t pairs[32 * TAPS];
+  for (ptrdiff_t c = 0; c < C; c += 2) {
+    const char* const even = src + c * src_c;
+    for (int i = AHEAD; i < AHEAD + 2 && c + i < C; i++)
+      for (ptrdiff_t j = 0; j < 2 * K * S; j += 64) _mm_prefetch(even + i * src_c + j, _MM_HINT_T0);
+    float* const to = (float*)dst + c / 2 * dst_c;
+    load_pairs(S == 1 ? (void*)to : pairs, even, c + 1 < C ? even + src_c : NULL, 2, K * S);
+    if (S > 1) transpose_f32_512(to, dst_t, (const char*)pairs, 4 * S, 4, K, S);
+  }
+}
+
 /* The same for up to 32 filters that are to be neighbours:
  * dst[t*dst_t + c/2*dst_c + k] = (src[k][c][t], src[k][c + 1][t]). */
 static void scatter_lanes(void* dst, ptrdiff_t dst_c, ptrdiff_t dst_t, const char* src,
                           ptrdiff_t src_k, ptrdiff_t src_c, ptrdiff_t src_t, ptrdiff_t K,
                           ptrdiff_t C, ptrdiff_t S) {
+  const int taps = src_t == 2 || S == 1;
+  if (taps && src_c == 2 * S && 2 * S <= LANE_COLUMNS) {
+    scatter_filter_lanes(dst, dst_c, dst_t, src, src_k, K, C, S);
+    return;
+  }
+  if (taps && src_k == 2 * S && S <= 64) {
+    scatter_channel_lanes(dst, dst_c, dst_t, src, src_c, K, C, S);
+    return;
+  }
   enum { CHANNELS = 16, TAPS = 8, FILTER = CHANNELS / 2 * TAPS };
   static const int64_t tap[TAPS] = {0, 8, 16, 24, 32, 40, 48, 56};
   float block[32 * FILTER];

@@ -111,6 +111,7 @@ class CorrelateBlocking:
     interleaved: bool = False  # a chunk of all phases is collected, then written as whole rows
     fetched: bool = False  # what the next chunk copies to the panel is brought to L2 meanwhile,
     rows_fetched: bool = False  # and where the interleaved rows will be written
+    by_block: bool = False  # weights are packed for a block of filters right before its use
 
     @property
     def transposed(self) -> bool:
@@ -361,10 +362,25 @@ def _filters_in_lanes(
         "panel: transposed, channels innermost",
         "compact tile, then the rows",
     )
-    cb = even_parts(sh.C, 512)
-    return CorrelateBlocking(
+    cb = even_parts(sh.C, 512 if m.vector_bytes == 64 else 128)
+    bl = CorrelateBlocking(
         "taps", "filters", nb, True, False, False, tile, border, 1, kb, cb, chunk, reasons
     )
+    return _by_block(sh, m, bl)
+
+
+def _by_block(sh: CorrelateShape, m: Machine, bl: CorrelateBlocking) -> CorrelateBlocking:
+    """Where one item reads all weights of a group, those of a block of filters are packed right
+    before they are used: so they never leave L2, if that holds them and what the item has."""
+    width, _, reach = longest(sh.phases)
+    taps = sum(len(run.taps) for phase in sh.phases for run in phase.runs)
+    panel = sh.C * bl.nb * (bl.chunk + reach) * sh.planes
+    tile = bl.kb * bl.tile * (bl.nb + 1)
+    fits = (sh.C * taps * bl.kb + panel + tile) * sh.item <= m.l2_bytes
+    if sh.N > bl.nb or width > bl.chunk or not fits:
+        return bl
+    reasons = (*bl.reasons, "weights packed for a block of filters right before its use")
+    return replace(bl, by_block=True, reasons=reasons)
 
 
 def _split(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) -> int:

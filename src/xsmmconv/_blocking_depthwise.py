@@ -36,12 +36,12 @@ _WEIGHT_TAPS = {"float32": 16, "float64": 40, "bfloat16": 23, "widened": 16}
 
 
 # Against rows with a filter each: channels are faster for rows with fewer columns than a + b times
-# the taps of their borders, and from so many taps on, neighbours or not; by the bytes of a vector
-# and what is multiplied.
+# the taps, of which those of borders count more, and from so many taps on, neighbours or not; by the
+# bytes of a vector and what is multiplied.
 _ROWS = {
-    (64, "float32"): (10, 5.5, 2**30, 50),
+    (64, "float32"): (20, 5.5, 2**30, 50),
     (64, "float64"): (0, 0, 2**30, 50),
-    (64, "bfloat16"): (75, 7, 2**30, 18),
+    (64, "bfloat16"): (58, 2.5, 2**30, 18),
     (64, "widened"): (50, 13, 40, 40),
     (32, "float32"): (20, 9, 50, 50),
     (32, "float64"): (-300, 15, 50, 50),
@@ -98,7 +98,7 @@ def _rows_take_longer(phases: tuple[Phase, ...], planes: int, kind: str, m: Mach
         least = 200 if kind == "bfloat16" else 300
     elif len(phases) > 1:
         least = 400 if kind == "bfloat16" else 300
-    of_borders = taps * (1 + border / 64) if border else 0
+    of_borders = taps * (1 + border / 64 if border else 1 / 3)
     return phase.count < least + each * of_borders or taps >= (near if neighbours else far)
 
 

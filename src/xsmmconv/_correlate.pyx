@@ -12,7 +12,7 @@ cimport numpy as cnp
 
 from xsmmconv._correlate_table cimport (
     ONE_TAP_FILTERS, PACKED_CHANNELS, Arrays, Call, Phase, Segment, Table, Tile,
-    pack_channel_pairs, pack_channels, pack_one_tap, pack_weight_block, pack_weight_row,
+    pack_block, pack_channel_pairs, pack_channels, pack_one_tap, pack_weight_block, pack_weight_row,
     pairs_filters,
 )
 from xsmmconv._fetch cimport Place, place_of, rows_after, rows_written
@@ -259,8 +259,11 @@ cdef int64_t run_item(const void* table, const void* arrays, int64_t item, char*
     cdef int64_t size = t.source_ops.computed, work = 0, block
     cdef rows_ahead ahead[2]
     cdef int64_t blocks = (t.K + t.kb - 1) // t.kb
-    cdef char* panel = scratch + t.compact_bytes + t.rows_bytes + t.partial_bytes
+    cdef char* packed = scratch + t.compact_bytes + t.rows_bytes + t.partial_bytes
+    cdef char* panel = packed + t.block_bytes
     cdef const char* base
+    cdef Arrays own
+    own = v[0]
     ahead[0] = rows_after(t, v, item)
     ahead[1].lines = 0
     if t.filters_in_lanes:
@@ -279,7 +282,10 @@ cdef int64_t run_item(const void* table, const void* arrays, int64_t item, char*
                 memset(panel, 0, t.kb * t.positions * size)
             pack_lanes(&t.panel, &v.source, panel, n, t.kb, block * t.kb,
                        min(t.kb, t.K - block * t.kb), m0 * t.step, t.positions, t.pair_lanes)
-        work += run_block(t, v, m0, base, n, g, block * t.kb, scratch, ahead)
+        elif v.given != NULL:
+            pack_block(t, v.given, v.strides, packed, g, block * t.kb)
+            own.weight = packed - (g * t.weight_group + block * t.kb * t.weight_k) * size
+        work += run_block(t, &own, m0, base, n, g, block * t.kb, scratch, ahead)
     return work
 
 
@@ -369,7 +375,10 @@ cdef class Correlate:
             self.set_lines(sh, bl, program)
         if sh.depthwise and sh.tap_pairs:
             t.pair_lanes, t.pair_taps = program.pair_lanes
-        self.scratch_bytes = t.compact_bytes + t.rows_bytes + t.partial_bytes + panel * sh.item
+        if bl.by_block:
+            t.block_bytes = (t.kb * t.C * S * sh.item + 63) // 64 * 64
+        self.scratch_bytes = (
+            t.compact_bytes + t.rows_bytes + t.partial_bytes + t.block_bytes + panel * sh.item)
         self.shared_bytes = weight.group * sh.groups * t.source_ops.computed if weight.packed else 0
         self.swapped, self.packs_weights = swapped, weight.packed
 
@@ -397,6 +406,14 @@ cdef class Correlate:
         self.pack_into(weight, packed.memory, 1)
         return packed
 
+    cdef void set_strides(self, cnp.ndarray weight, Py_ssize_t* strides):
+        """By (group, filter, channel, tap): backward data swaps the roles of the first axes."""
+        strides[1], strides[2] = cnp.PyArray_STRIDE(weight, 0), cnp.PyArray_STRIDE(weight, 1)
+        strides[0], strides[3] = self.t.filters * strides[1], cnp.PyArray_STRIDE(weight, 2)
+        if self.swapped:
+            strides[0] = self.t.channels * strides[1]
+            strides[1], strides[2] = strides[2], strides[1]
+
     cdef void pack_into(self, cnp.ndarray weight, char* memory, int threads):
         cdef Table* t = &self.t
         cdef const char* data = <const char*> cnp.PyArray_DATA(weight)
@@ -405,12 +422,7 @@ cdef class Correlate:
         cdef void (*pack_one)(const Table*, const char*, const Py_ssize_t*, char*, int64_t) \
             noexcept nogil
         pack_one = pack_weight_row
-        # Strides by (group, filter, channel, tap): backward data swaps the roles of the first axes.
-        strides[1], strides[2] = cnp.PyArray_STRIDE(weight, 0), cnp.PyArray_STRIDE(weight, 1)
-        strides[0], strides[3] = t.filters * strides[1], cnp.PyArray_STRIDE(weight, 2)
-        if self.swapped:
-            strides[0] = t.channels * strides[1]
-            strides[1], strides[2] = strides[2], strides[1]
+        self.set_strides(weight, strides)
         if t.filters_in_lanes:
             pack_one, rows = pack_weight_block, t.groups * ((t.filters + t.kb - 1) // t.kb)
             if not t.panel.pairs and strides[2] != t.S * strides[3] and not t.depthwise:
@@ -441,6 +453,7 @@ cdef class Correlate:
         cdef Table* t = &self.t
         cdef Arrays v
         cdef int64_t work, i, items = self.items, blocks = (t.K + t.kb - 1) // t.kb
+        cdef bint by_block = packed is None and t.block_bytes > 0
         cdef Scratch scratch
         if not t.packed and not cnp.PyArray_ISCARRAY_RO(source):
             return -1
@@ -452,7 +465,7 @@ cdef class Correlate:
             v.bias = <const char*> cnp.PyArray_DATA(bias)
         v.out = <char*> cnp.PyArray_DATA(out)
         v.relu = relu
-        v.weight = <const char*> cnp.PyArray_DATA(weight)
+        v.weight, v.given = <const char*> cnp.PyArray_DATA(weight), NULL
         threads = team_of(min(threads, items * blocks))
         # Filters are divided only where there are few chunks for the threads, because each part
         # packs the panel again. No sum depends on it.
@@ -460,10 +473,13 @@ cdef class Correlate:
         if t.depthwise:  # nothing is shared: one block after the other reads its rows as they lie
             v.k_parts = blocks
         items *= v.k_parts
-        shared = 0 if packed is not None else self.shared_bytes
+        shared = 0 if packed is not None or by_block else self.shared_bytes
         scratch = Scratch(threads, self.scratch_bytes, shared)
         if packed is not None:
             v.weight = packed.memory
+        elif by_block:
+            v.given = v.weight
+            self.set_strides(weight, v.strides)
         elif self.packs_weights:
             self.pack_into(weight, scratch.shared, threads)
             v.weight = scratch.shared

@@ -3,7 +3,8 @@ from libc.stdint cimport int64_t
 
 from xsmmconv._kernel cimport kernel_t
 from xsmmconv._pack cimport (
-    border_tap, narrow, pack_ops, pack_ops_of, pair_lanes, scatter_lanes, scatter_pairs,
+    border_tap, narrow, pack_ops, pack_ops_of, pair_lanes, prefetch_row, scatter_lanes,
+    scatter_pairs,
 )
 from xsmmconv._panel cimport Operand, Panel
 
@@ -14,6 +15,7 @@ cdef enum:
     PACKED_CHANNELS = 16  # the same, of all filters
     PACKED_PAIRS = 128    # of channels, and of filters with their taps,
     PAIR_COLUMNS = 512    # so many
+    CHANNELS_AHEAD = 16   # whose lines are fetched, where a block takes a few of each
 
 
 cdef struct Call:
@@ -109,6 +111,7 @@ cdef struct Table:
     int64_t compact_bytes
     int64_t rows_bytes   # of a chunk of all phases, and of a row of them interleaved
     int64_t partial_bytes
+    int64_t block_bytes  # of a block of filters packed right before its use, or 0
     const pack_ops* source_ops
     const pack_ops* computed_ops
     const pack_ops* out_ops
@@ -117,7 +120,9 @@ cdef struct Table:
 cdef struct Arrays:
     # The operands of one execution; strides in bytes.
     Operand source
-    const char* weight   # in the layout of the plan, computing type
+    const char* weight   # in the layout of the plan, computing type,
+    const char* given    # or as they are, if each block is packed by itself
+    Py_ssize_t[4] strides  # of these, by (group, filter, channel, tap)
     const char* bias     # computing type, or NULL
     char* out
     int relu
@@ -179,25 +184,46 @@ cdef inline void pack_weight_block(const Table* t, const char* src, const Py_ssi
         pair_lanes(dst, t.pair_taps, columns * t.kb)
 
 
+cdef inline void pack_channel(const Table* t, const char* one, const Py_ssize_t* strides, char* to,
+                              int64_t filters) noexcept nogil:
+    """One channel of a block of filters, which are not far apart, as in backward data."""
+    cdef int64_t i, size = t.source_ops.computed
+    if t.S > 1 and size == t.source_ops.stored:
+        t.source_ops.transpose(to, t.kb, one, strides[1], strides[3], filters, t.S)
+        return
+    for i in range(t.S):  # BF16, of which few at a time cannot be loaded as vectors
+        t.source_ops.load(to + t.tap[i] * size, one + i * strides[3], strides[1], filters)
+
+
 cdef inline void pack_channels(const Table* t, const char* src, const Py_ssize_t* strides,
                                char* dst, int64_t row) noexcept nogil:
-    """The same for some channels of all filters of a group, as in backward data."""
+    """The same for some channels of all filters of a group: so they lie in memory."""
     cdef int64_t parts = (t.C + PACKED_CHANNELS - 1) // PACKED_CHANNELS, g = row // parts
-    cdef int64_t first = row % parts * PACKED_CHANNELS, size = t.source_ops.computed, c, i
-    cdef int64_t k = 0, filters
-    cdef const char* one
-    cdef char* to
+    cdef int64_t first = row % parts * PACKED_CHANNELS, size = t.source_ops.computed, c, k = 0
+    src += g * strides[0]
     while k < t.filters:
-        filters = min(t.kb, t.filters - k)
         for c in range(first, min(t.C, first + PACKED_CHANNELS)):
-            one = src + g * strides[0] + k * strides[1] + c * strides[2]
-            to = dst + (g * t.weight_group + k * t.weight_k + c * t.weight_c) * size
-            if t.S > 1 and size == t.source_ops.stored:
-                t.source_ops.transpose(to, t.kb, one, strides[1], strides[3], filters, t.S)
-                continue
-            for i in range(t.S):  # BF16, of which few at a time cannot be loaded as vectors
-                t.source_ops.load(to + t.tap[i] * size, one + i * strides[3], strides[1], filters)
+            pack_channel(t, src + k * strides[1] + c * strides[2], strides,
+                         dst + (g * t.weight_group + k * t.weight_k + c * t.weight_c) * size,
+                         min(t.kb, t.filters - k))
         k += t.kb
+
+
+cdef inline void pack_block(const Table* t, const char* src, const Py_ssize_t* strides, char* dst,
+                            int64_t g, int64_t k) noexcept nogil:
+    """The block of filters from k on, right before it is used, if filters are the lanes."""
+    cdef int64_t size = t.source_ops.computed, c, filters = min(t.kb, t.filters - k)
+    cdef int64_t blocks = (t.filters + t.kb - 1) // t.kb, few = filters * t.S * t.source_ops.stored
+    cdef const char* one = src + g * strides[0] + k * strides[1]
+    if t.panel.pairs or strides[2] == t.S * strides[3]:
+        dst -= (g * t.weight_group + k * t.weight_k) * size
+        pack_weight_block(t, src, strides, dst, g * blocks + k // t.kb)
+        return
+    for c in range(t.C):
+        if strides[1] == t.S * strides[3]:
+            prefetch_row(one + CHANNELS_AHEAD * strides[2], few)
+        pack_channel(t, one, strides, dst + c * t.weight_c * size, filters)
+        one += strides[2]
 
 
 cdef inline int64_t pairs_filters(const Table* t) noexcept nogil:
