@@ -18,6 +18,9 @@ from xsmmconv._geometry import Phase, Rectangle, cover, interior, next_change, p
 from xsmmconv._layout import SourceLayout, dense_panel, in_place, panel
 
 
+_PLACE = 10  # of a call's results, in its row of the program
+
+
 @dataclass(slots=True)
 class WeightProgram:
     """What engine 2 executes. Offsets in bytes; `tap` in units of `lb` elements."""
@@ -31,15 +34,15 @@ class WeightProgram:
     tiles: list[tuple] = field(default_factory=list)
     segments: list[tuple] = field(default_factory=list)
     kernels: dict[tuple, int] = field(default_factory=dict)
+    set_once: bool = False  # each sum is the result of a single call, which sets it
 
 
 class _Lowering:
-    def __init__(self, sh, bl, program, run_list, kernel):
+    def __init__(self, sh, bl, program, run_list):
         self.sh, self.bl, self.program, self.run_list = sh, bl, program, run_list
-        self.kernel = kernel
         self.tiles: dict[tuple, int] = {}
         self.lists: dict[tuple, int] = {}
-        self.calls: dict[tuple, tuple[int, ...]] = {}
+        self.calls: dict[tuple, tuple[tuple | None, ...]] = {}
         # Of the tile that is being lowered:
         self.pairs = False
         self.stack = 1
@@ -74,19 +77,18 @@ class _Lowering:
 
     def variants(
         self, taps: int, n: int, last_n: int, k: int, ldb: int, ldc: int
-    ) -> tuple[int, ...]:
+    ) -> tuple[tuple | None, ...]:
         """Kernels for the whole and the last block of row channels x of lanes; m = taps x lanes."""
         key = self.pairs, self.stack, taps, n, k, ldb, ldc
         if key not in self.calls:
             bl, kind = self.bl, kernel_type(self.sh.item, self.pairs)
-            kernels = []
-            for columns in (n, last_n):
-                for m in (bl.lb, bl.last_lb):
-                    shape = (kind, taps * m, columns, k, self.stack * bl.lb, ldb, ldc, 1)
-                    if m and columns and shape not in self.program.kernels:
-                        self.program.kernels[shape] = self.kernel(*shape)
-                    kernels.append(self.program.kernels.get(shape, 0))
-            self.calls[key] = tuple(kernels)
+            self.calls[key] = tuple(
+                (kind, taps * m, columns, k, self.stack * bl.lb, ldb, ldc)
+                if m and columns
+                else None
+                for columns in (n, last_n)
+                for m in (bl.lb, bl.last_lb)
+            )
         return self.calls[key]
 
     def reduce(
@@ -190,7 +192,7 @@ class _Lowering:
             at = rect.a, source.positions[rect.run][rect.j0] + rect.a * source.step
             self.program.calls.append(
                 (
-                    *(0, 0, 0, 0),
+                    *(None, None, None, None),
                     length,
                     rect.j1 - rect.j0,
                     0,
@@ -321,6 +323,26 @@ class _Lowering:
                 narrow = width
 
 
+def _set_once(sh: WeightShape, bl: WeightBlocking, program: WeightProgram) -> bool:
+    """Whether there is one tile, and in it one call for each tap."""
+    tiles = sum(count for _, _, _, count, _ in program.segments) * (sh.N // bl.nb)
+    taps = sum(n if by_taps else 1 for *_, n, _, by_taps, _, _, _, _, _ in program.calls)
+    whole = bl.stack == 1 and bl.lists != "depthwise" and taps == sh.taps
+    places = {call[_PLACE] for call in program.calls}
+    return tiles == 1 and whole and len(places) == len(program.calls)
+
+
+def _with_kernels(program: WeightProgram, kernel) -> list[tuple]:
+    """The calls, with the addresses of their kernels."""
+    beta = int(not program.set_once)
+    for shape in dict.fromkeys(shape for call in program.calls for shape in call[:4] if shape):
+        program.kernels[*shape, beta] = kernel(*shape, beta)
+    return [
+        (*[program.kernels[*shape, beta] if shape else 0 for shape in call[:4]], *call[4:])
+        for call in program.calls
+    ]
+
+
 def lower_weight(sh: WeightShape, bl: WeightBlocking, S: int, kernel) -> WeightProgram:
     """`kernel(type, m, n, k, lda, ldb, ldc, beta)` gives the address of a kernel."""
     run_list = [run for phase in sh.phases for run in phase.runs]
@@ -341,7 +363,7 @@ def lower_weight(sh: WeightShape, bl: WeightBlocking, S: int, kernel) -> WeightP
     if bl.nb > 1:  # one row of the batch after the other
         layout = replace(layout, row=bl.nb * layout.row)
     program = WeightProgram(layout, tap)
-    lowering = _Lowering(sh, bl, program, run_list, kernel)
+    lowering = _Lowering(sh, bl, program, run_list)
     lower = lowering.phase
     if bl.stack > 1:
         program.lag, lower = sh.phases[0].runs[0].spacing, lowering.stacked_phase
@@ -349,4 +371,6 @@ def lower_weight(sh: WeightShape, bl: WeightBlocking, S: int, kernel) -> WeightP
     for phase in sh.phases:
         lower(phase, first_run)
         first_run += len(phase.runs)
+    program.set_once = _set_once(sh, bl, program)
+    program.calls = _with_kernels(program, kernel)
     return program

@@ -92,7 +92,8 @@ cdef struct Table:
     bint depthwise       # each lane has a row channel of its own
     bint pairs           # and positions are pairs with the next ones, of BF16
     bint windows         # lanes are the taps of one channel, which lie beside each other
-    bint at_once         # one slot, and a short one: an item stores its sums itself
+    bint at_once         # one slot, and a short one: an item stores its sums itself,
+    bint set_once        # if there is one tile, block after block of lanes
     bint filled_up       # the last block of lanes has more in its kernels than are used
     const pack_ops* ops
     const pack_ops* pair_ops
@@ -167,13 +168,50 @@ cdef int64_t run_tile(const Table* t, Tile* tile, int64_t n_lanes, int64_t n_row
     return work
 
 
+cdef void store_rows(const Table* t, const Arrays* v, const Item* it, int64_t l_block, int64_t r0,
+                     int64_t rows, const char* sums) noexcept nogil:
+    """Store the sums of some row channels of one block of lanes as out[K][C][S]."""
+    cdef int64_t l0 = l_block * t.lb, at, lane_step, row_step, size = t.ops.computed, r
+    cdef int64_t lanes = min(t.lb, t.lanes - l0)
+    r0 += it.r0
+    if t.lanes_are_filters:
+        at = ((it.g * t.lanes + l0) * t.rows + r0) * t.S
+        lane_step, row_step = t.rows * t.S, t.S
+    else:
+        at = ((it.g * t.rows + r0) * t.lanes + l0) * t.S
+        lane_step, row_step = t.S, t.lanes * t.S
+    if t.tap_step == 0 or (t.S < 4 and not t.lanes_are_filters):
+        v.out_ops.gather(v.out + at * v.out_ops.stored, lane_step * v.out_ops.stored,
+                         row_step * v.out_ops.stored, sums, t.S * t.lb, t.tap, t.lb, lanes, rows,
+                         t.S)
+    elif t.lanes_are_filters and t.tap_step == 1:  # row channels and taps are one axis
+        v.out_ops.transpose_out(v.out + at * v.out_ops.stored, lane_step, sums, t.lb * size, size,
+                                rows * t.S, lanes)
+    else:
+        for r in range(rows):
+            v.out_ops.transpose_out(v.out + (at + r * row_step) * v.out_ops.stored, lane_step,
+                                    sums + (r * t.S + t.tap[0]) * t.lb * size,
+                                    t.tap_step * t.lb * size, size, t.S, lanes)
+
+
+cdef void store_block(const Table* t, const Arrays* v, const Item* it, int64_t l_block,
+                      const char* sums) noexcept nogil:
+    """The same for all row channels of the item, some at a time."""
+    cdef int64_t r0 = 0
+    while r0 < it.rows:
+        store_rows(t, v, it, l_block, r0, min(t.finished, it.rows - r0),
+                   sums + r0 * t.S * t.lb * t.ops.computed)
+        r0 += t.finished
+
+
 cdef int64_t run_lanes(const Table* t, const Arrays* v, const Item* it, Segment* seg,
                        const char* rows, int64_t row_bytes, int64_t n, int64_t m,
                        char* transposed, char* sums) noexcept nogil:
     """One tile for the lane blocks of an item, which are transposed one after the other."""
     cdef const pack_ops* ops = t.pair_ops if t.tiles[seg.tile].pairs else t.ops
     cdef const Operand* lane = &v.lane
-    cdef int64_t block = t.lb * t.rb * t.S * t.ops.computed, i, l0, lanes, work = 0
+    cdef int64_t block = t.lb * t.rb * t.S * t.ops.computed * (not t.set_once)
+    cdef int64_t i, l0, lanes, work = 0
     cdef int64_t halo = t.tiles[seg.tile].halo, bytes = t.lb * t.ops.computed, j
     cdef int64_t next_row = seg.width * t.lb * ops.computed
     cdef const char* source
@@ -202,33 +240,9 @@ cdef int64_t run_lanes(const Table* t, const Arrays* v, const Item* it, Segment*
             stack_lanes(matrix, transposed, t.stack, t.lag, seg.width, bytes)
         work += run_tile(t, &t.tiles[seg.tile], lanes, it.rows, matrix, rows, row_bytes,
                          sums + i * block)
+        if t.set_once:
+            store_block(t, v, it, it.l_block + i, sums)
     return work
-
-
-cdef void store_rows(const Table* t, const Arrays* v, const Item* it, int64_t l_block, int64_t r0,
-                     int64_t rows, const char* sums) noexcept nogil:
-    """Store the sums of some row channels of one block of lanes as out[K][C][S]."""
-    cdef int64_t l0 = l_block * t.lb, at, lane_step, row_step, size = t.ops.computed, r
-    cdef int64_t lanes = min(t.lb, t.lanes - l0)
-    r0 += it.r0
-    if t.lanes_are_filters:
-        at = ((it.g * t.lanes + l0) * t.rows + r0) * t.S
-        lane_step, row_step = t.rows * t.S, t.S
-    else:
-        at = ((it.g * t.rows + r0) * t.lanes + l0) * t.S
-        lane_step, row_step = t.S, t.lanes * t.S
-    if t.tap_step == 0 or (t.S < 4 and not t.lanes_are_filters):
-        v.out_ops.gather(v.out + at * v.out_ops.stored, lane_step * v.out_ops.stored,
-                         row_step * v.out_ops.stored, sums, t.S * t.lb, t.tap, t.lb, lanes, rows,
-                         t.S)
-    elif t.lanes_are_filters and t.tap_step == 1:  # row channels and taps are one axis
-        v.out_ops.transpose_out(v.out + at * v.out_ops.stored, lane_step, sums, t.lb * size, size,
-                                rows * t.S, lanes)
-    else:
-        for r in range(rows):
-            v.out_ops.transpose_out(v.out + (at + r * row_step) * v.out_ops.stored, lane_step,
-                                    sums + (r * t.S + t.tap[0]) * t.lb * size,
-                                    t.tap_step * t.lb * size, size, t.S, lanes)
 
 
 cdef int64_t run_item(const void* table, const void* arrays, int64_t index, char* scratch) \
@@ -238,7 +252,7 @@ cdef int64_t run_item(const void* table, const void* arrays, int64_t index, char
     cdef const Arrays* v = <const Arrays*> arrays
     cdef Item it = item_of(t, index, v.l_blocks)
     cdef int64_t size = t.ops.computed, tiles = t.N // t.nb * t.tiles_per_n, work = 0, j
-    cdef int64_t lane_block = t.lb * t.rb * t.S, block = it.l_blocks * lane_block, r, r0
+    cdef int64_t lane_block = t.lb * t.rb * t.S, block = it.l_blocks * lane_block
     cdef int64_t first = it.slot * tiles // t.slots
     cdef int64_t end = (it.slot + 1) * tiles // t.slots
     cdef int64_t i, n = -1, s = 0, before = 0, m, in_n, pending = 0
@@ -252,7 +266,8 @@ cdef int64_t run_item(const void* table, const void* arrays, int64_t index, char
     cdef const Operand* row = &v.row
     cdef Operand raw = v.row
     cdef Segment* seg
-    memset(total, 0, block * size)
+    if not t.set_once:
+        memset(total, 0, block * size)
     if t.filled_up:  # nobody uses the sums of these lanes, but denormals there would cost time
         memset(transposed, 0, t.lanes_bytes)
         if t.depthwise:
@@ -291,12 +306,9 @@ cdef int64_t run_item(const void* table, const void* arrays, int64_t index, char
             add_up(total, sums, block, size)
             memset(sums, 0, block * size)
             pending = 0
-    if t.at_once:
+    if t.at_once and not t.set_once:
         for i in range(it.l_blocks):
-            for r in range((it.rows + t.finished - 1) // t.finished):
-                r0 = r * t.finished
-                store_rows(t, v, &it, it.l_block + i, r0, min(t.finished, it.rows - r0),
-                           total + (i * lane_block + r0 * t.S * t.lb) * size)
+            store_block(t, v, &it, it.l_block + i, total + i * lane_block * size)
     return work
 
 
@@ -383,9 +395,11 @@ cdef class WeightGradient:
         self.in_place = not bl.packed
         self.items = (t.slots * t.groups * t.all_r_blocks
                       * ((t.all_l_blocks + t.l_blocks - 1) // t.l_blocks))
-        self.scratch_bytes = t.stacked_bytes + t.lanes_bytes + t.ops.computed * (
-            t.rb * t.panel.row + t.l_blocks * t.lb * t.rb * t.S)
         t.at_once = t.slots == 1 and t.N // t.nb * t.tiles_per_n <= t.flush
+        t.set_once = program.set_once
+        blocks = 1 if t.set_once else t.l_blocks
+        self.scratch_bytes = t.stacked_bytes + t.lanes_bytes + t.ops.computed * (
+            t.rb * t.panel.row + blocks * t.lb * t.rb * t.S)
         self.shared_bytes = 0 if t.at_once else t.ops.computed * t.lb * t.rb * t.S * (
             t.slots * t.groups * t.all_r_blocks * t.all_l_blocks)
 
