@@ -403,8 +403,7 @@ static XC_AVX512_16 void scatter_channel_lanes(void* dst, ptrdiff_t dst_c, ptrdi
   uint32_t pairs[32 * TAPS];
   for (ptrdiff_t c = 0; c < C; c += 2) {
     const char* const even = src + c * src_c;
-    for (int i = AHEAD; i < AHEAD + 2 && c + i < C; i++)
-      for (ptrdiff_t j = 0; j < 2 * K * S; j += 64) _mm_prefetch(even + i * src_c + j, _MM_HINT_T0);
+    for (int i = AHEAD; i < AHEAD + 2 && c + i < C; i++) prefetch_row(even + i * src_c, 2 * K * S);
     float* const to = (float*)dst + c / 2 * dst_c;
     load_pairs(S == 1 ? (void*)to : pairs, even, c + 1 < C ? even + src_c : NULL, 2, K * S);
     if (S > 1) transpose_f32_512(to, dst_t, (const char*)pairs, 4 * S, 4, K, S);

@@ -47,6 +47,7 @@ class WeightShape:
     known_rows: bool  # kernels may depend on their length; nor must this
     depthwise: bool = False  # each of the lanes has one channel of the rows to itself; no groups
     lane_pairs: bool = False  # and both are pairs of BF16 with the next position
+    direct_out: bool = False  # a row channel's sums lie in the result as those of a tile do
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +70,16 @@ class WeightBlocking:
     reasons: tuple[str, ...]
 
 
-def lanes_from(K: int, C: int, item: int, vector_bytes: int) -> str:
-    """Which operand's channels fill the vector lanes better: "grad_out" (K) or "x" (C)."""
+def lanes_from(K: int, C: int, direct: bool, item: int, vector_bytes: int) -> str:
+    """Which operand's channels fill the vector lanes better: "grad_out" (K) or "x" (C). If both do,
+    those of x may be neighbours in the result, which the kernels then can write."""
     lanes = vector_bytes // item
 
     def filled(channels: int) -> float:
         return channels / round_up(channels, lanes)
 
-    return "x" if filled(C) > filled(K) else "grad_out"
+    better = filled(C) >= filled(K) if direct else filled(C) > filled(K)
+    return "x" if better else "grad_out"
 
 
 def windows_in_lanes(p: ConvProblem, item: int, m: Machine) -> bool:

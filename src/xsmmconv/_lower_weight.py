@@ -34,7 +34,8 @@ class WeightProgram:
     tiles: list[tuple] = field(default_factory=list)
     segments: list[tuple] = field(default_factory=list)
     kernels: dict[tuple, int] = field(default_factory=dict)
-    set_once: bool = False  # each sum is the result of a single call, which sets it
+    set_once: bool = False  # each sum is the result of a single call, which sets it,
+    direct: bool = False  # in the result itself
 
 
 class _Lowering:
@@ -332,15 +333,13 @@ def _set_once(sh: WeightShape, bl: WeightBlocking, program: WeightProgram) -> bo
     return tiles == 1 and whole and len(places) == len(program.calls)
 
 
-def _with_kernels(program: WeightProgram, kernel) -> list[tuple]:
+def _with_kernels(sh: WeightShape, program: WeightProgram, kernel) -> list[tuple]:
     """The calls, with the addresses of their kernels."""
-    beta = int(not program.set_once)
+    beta, found = int(not program.set_once), {None: 0}
     for shape in dict.fromkeys(shape for call in program.calls for shape in call[:4] if shape):
-        program.kernels[*shape, beta] = kernel(*shape, beta)
-    return [
-        (*[program.kernels[*shape, beta] if shape else 0 for shape in call[:4]], *call[4:])
-        for call in program.calls
-    ]
+        ldc = sh.lanes if program.direct else shape[-1]
+        found[shape] = program.kernels[*shape[:-1], ldc, beta] = kernel(*shape[:-1], ldc, beta)
+    return [(*[found[shape] for shape in call[:4]], *call[4:]) for call in program.calls]
 
 
 def lower_weight(sh: WeightShape, bl: WeightBlocking, S: int, kernel) -> WeightProgram:
@@ -372,5 +371,7 @@ def lower_weight(sh: WeightShape, bl: WeightBlocking, S: int, kernel) -> WeightP
         lower(phase, first_run)
         first_run += len(phase.runs)
     program.set_once = _set_once(sh, bl, program)
-    program.calls = _with_kernels(program, kernel)
+    whole = bl.last_lb == sh.lanes % bl.lb
+    program.direct = program.set_once and sh.direct_out and whole and bl.lists == "channels"
+    program.calls = _with_kernels(sh, program, kernel)
     return program

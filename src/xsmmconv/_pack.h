@@ -191,11 +191,6 @@ static inline const pack_ops* pack_ops_of(int dtype, int wide) {
   return &tables[dtype];
 }
 
-/* Bring the lines of a row to the cache; addresses outside the array do no harm. */
-static inline void prefetch_row(const char* p, ptrdiff_t n) {
-  for (ptrdiff_t i = 0; i < n; i += 64) _mm_prefetch(p + i, _MM_HINT_T0);
-}
-
 /* total += part, for n numbers of `size` bytes: FP32 or FP64. */
 static inline void add_up(void* total, const void* part, ptrdiff_t n, ptrdiff_t size) {
   if (size == 4)

@@ -295,7 +295,8 @@ class Plan:
         depthwise = C == K == 1 and self._depthwise(
             forward_phases(W, S, p.Q, s, p.d, p.pl), s, weights=True
         )
-        self._lanes = lanes_from(K, C, self._item, self._machine.vector_bytes)
+        direct = S == 1 and self._same_type
+        self._lanes = lanes_from(K, C, direct, self._item, self._machine.vector_bytes)
         sizes = self._lanes, self._item, 2 if self._native_bf16 else self._item
         if not (windows or depthwise) and rows_are_better(p, *sizes, self._machine):
             return self._make_row_gradient(C, K)
@@ -318,6 +319,7 @@ class Plan:
             direct_rows and _may_depend_on(W if filters else p.Q),
             depthwise,
             depthwise and self._native_bf16,
+            direct and not (filters or windows or depthwise),
         )
         choose = depthwise_weight_blocking if depthwise else weight_blocking
         self._blocking = choose(shape, self._machine)

@@ -10,6 +10,12 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Bring the lines of a row to the cache; addresses outside the array do no harm. */
+static inline void prefetch_row(const char* p, ptrdiff_t n) {
+  const char* const end = p + n;
+  for (p -= (uintptr_t)p % 64; p < end; p += 64) _mm_prefetch(p, _MM_HINT_T0);
+}
+
 /* ---- transpose: dst[col*ldo + row] = src[row][col] ------------------------------------------- */
 
 /* The first n (1 to 8, 1 to 4) elements of a row, or of a vector to be stored. */

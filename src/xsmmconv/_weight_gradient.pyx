@@ -93,7 +93,8 @@ cdef struct Table:
     bint pairs           # and positions are pairs with the next ones, of BF16
     bint windows         # lanes are the taps of one channel, which lie beside each other
     bint at_once         # one slot, and a short one: an item stores its sums itself,
-    bint set_once        # if there is one tile, block after block of lanes
+    bint set_once        # if there is one tile, block after block of lanes,
+    bint direct          # or kernels do
     bint filled_up       # the last block of lanes has more in its kernels than are used
     const pack_ops* ops
     const pack_ops* pair_ops
@@ -180,7 +181,11 @@ cdef void store_rows(const Table* t, const Arrays* v, const Item* it, int64_t l_
     else:
         at = ((it.g * t.rows + r0) * t.lanes + l0) * t.S
         lane_step, row_step = t.S, t.lanes * t.S
-    if t.tap_step == 0 or (t.S < 4 and not t.lanes_are_filters):
+    if t.S == 1 and not t.lanes_are_filters:  # lanes are neighbours
+        for r in range(rows):
+            v.out_ops.store(v.out + (at + r * row_step) * v.out_ops.stored, v.out_ops.stored,
+                            sums + r * t.lb * size, lanes, NULL, False)
+    elif t.tap_step == 0 or (t.S < 4 and not t.lanes_are_filters):
         v.out_ops.gather(v.out + at * v.out_ops.stored, lane_step * v.out_ops.stored,
                          row_step * v.out_ops.stored, sums, t.S * t.lb, t.tap, t.lb, lanes, rows,
                          t.S)
@@ -238,9 +243,11 @@ cdef int64_t run_lanes(const Table* t, const Arrays* v, const Item* it, Segment*
         if halo:
             matrix = transposed - t.stacked_bytes
             stack_lanes(matrix, transposed, t.stack, t.lag, seg.width, bytes)
+        if t.direct:
+            sums = v.out + ((it.g * t.rows + it.r0) * t.lanes + l0) * t.ops.computed
         work += run_tile(t, &t.tiles[seg.tile], lanes, it.rows, matrix, rows, row_bytes,
                          sums + i * block)
-        if t.set_once:
+        if t.set_once and not t.direct:
             store_block(t, v, it, it.l_block + i, sums)
     return work
 
@@ -390,14 +397,14 @@ cdef class WeightGradient:
         if program.tap != [program.tap[0] + i * t.tap_step for i in range(t.S)] or (
                 abs(t.tap_step) != 1):
             t.tap_step = 0
-        t.finished = min(t.rb, max(1, 256 // t.S))  # a lane's sums are lines of L1 then
+        t.finished = min(t.rb, max(1, 192 // t.S))  # the sums and their lines stay in L1
         t.lanes_are_filters, t.windows = lanes_are_filters, windows
         self.in_place = not bl.packed
         self.items = (t.slots * t.groups * t.all_r_blocks
                       * ((t.all_l_blocks + t.l_blocks - 1) // t.l_blocks))
         t.at_once = t.slots == 1 and t.N // t.nb * t.tiles_per_n <= t.flush
-        t.set_once = program.set_once
-        blocks = 1 if t.set_once else t.l_blocks
+        t.set_once, t.direct = program.set_once, program.direct
+        blocks = 0 if t.direct else 1 if t.set_once else t.l_blocks
         self.scratch_bytes = t.stacked_bytes + t.lanes_bytes + t.ops.computed * (
             t.rb * t.panel.row + blocks * t.lb * t.rb * t.S)
         self.shared_bytes = 0 if t.at_once else t.ops.computed * t.lb * t.rb * t.S * (
