@@ -377,7 +377,7 @@ def _by_block(sh: CorrelateShape, m: Machine, bl: CorrelateBlocking) -> Correlat
     panel = sh.C * bl.nb * (bl.chunk + reach) * sh.planes
     tile = bl.kb * bl.tile * (bl.nb + 1)
     fits = (sh.C * taps * bl.kb + panel + tile) * sh.item <= m.l2_bytes
-    if sh.N > bl.nb or width > bl.chunk or not fits:
+    if sh.N > bl.nb or width > bl.chunk or not (fits and (sh.same_type or sh.pairs)):
         return bl
     reasons = (*bl.reasons, "weights packed for a block of filters right before its use")
     return replace(bl, by_block=True, reasons=reasons)
