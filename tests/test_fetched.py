@@ -7,7 +7,7 @@ import problems
 import pytest
 from problems import BACKWARD_DATA, FORWARD
 
-from xsmmconv import _blocking, _plan, reference
+from xsmmconv import _blocking_correlate, _plan, reference
 from xsmmconv._problem import ConvProblem
 from xsmmconv._text import parse
 
@@ -88,7 +88,7 @@ def test_nothing_depends_on_it(problem, operation, dtype, monkeypatch):
         rows = blocking.interleaved
         return dataclasses.replace(blocking, fetched=blocking.packed, rows_fetched=rows)
 
-    monkeypatch.setattr(_blocking, "_fetched", fetched)
+    monkeypatch.setattr(_blocking_correlate, "_fetched", fetched)
     p = problem
     sizes = p.N, p.C, p.K, p.S, p.W, p.Q, p.s, p.d, p.pl, p.pr, p.g
     pass_ = "forward" if operation is FORWARD else "backward_data"

@@ -152,6 +152,34 @@ def test_tiles_and_copies_of_any_size(line, operation, dtype, monkeypatch):
             assert issued == found.multiply_adds
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "n1c1k1s31p15w70001",  # further than 16 bits count
+        "n1c2k2s5p4g2w33000",
+        "n1c1k1s9000p8999w40",  # most of a filter is beside the row
+        "n1c1k1s9000p6000w9100",
+        "n1c1k1s16383p100w16400",
+    ],
+)
+@both_passes
+@every_dtype
+def test_borders_of_long_rows_and_filters(line, operation, dtype, monkeypatch):
+    problem, found = parse(line), plan(line, operation, dtype, monkeypatch)
+    first, second, _ = integer_operands(problem, operation, dtype)
+    got, issued = run(found, first, second)
+    expected = problems.rounded(call(reference, operation, problem, first, second), dtype)
+    problems.assert_equal(got, expected, line, operation, dtype)
+    assert issued == found.multiply_adds
+
+
+def test_filters_too_long_for_pairs():
+    for taps, filtered in ((2**14 - 1, True), (2**14, False)):
+        found = xsmmconv.plan("forward", (1, 1, 20000), (1, 1, taps), dtype="bfloat16")
+        native = found._native_bf16
+        assert isinstance(found._blocking, FilterBlocking) == (filtered or not native)
+
+
 @pytest.mark.parametrize("line", ["n1c2k2s5p4g2w200", "n1c2k2s4p3g2w131", "n1c2k2s6d3p15g2w150"])
 @both_passes
 @every_dtype

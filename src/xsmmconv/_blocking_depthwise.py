@@ -35,9 +35,9 @@ _WEIGHT_ROW = 150
 _WEIGHT_TAPS = {"float32": 16, "float64": 40, "bfloat16": 23, "widened": 16}
 
 
-# Against rows with a filter each: channels are faster for rows with fewer columns than a + b times
-# the taps, of which those of borders count more, and from so many taps on, neighbours or not; by the
-# bytes of a vector and what is multiplied.
+# Against rows with a filter each: channels are faster for rows of fewer columns than a + b times
+# the taps, of which those of borders count more, and from so many taps on, neighbours or not; by
+# the bytes of a vector and what is multiplied.
 _ROWS = {
     (64, "float32"): (20, 5.5, 2**30, 50),
     (64, "float64"): (0, 0, 2**30, 50),

@@ -69,8 +69,8 @@ def filters_are_better(sh: FilterShape, m: Machine) -> bool:
 
 
 def filter_blocking(sh: FilterShape, m: Machine) -> FilterBlocking | None:
-    """None: the routines count elements in 32 bits (taps of BF16 in 16), and what a tile reads is to
-    fit half of the second-level cache when it must be copied."""
+    """None: the routines count elements in 32 bits (taps of BF16 in 16), and what a tile copies is
+    to fit half of the second-level cache."""
     runs = [run for phase in sh.phases for run in phase.runs]
     width, taps, _ = longest(sh.phases)
     if any(run.length + taps * run.spacing + abs(run.shift) >= REACH_BYTES for run in runs):

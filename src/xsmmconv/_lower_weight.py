@@ -17,7 +17,6 @@ from xsmmconv._blocking_weight import WeightBlocking, WeightShape
 from xsmmconv._geometry import Phase, Rectangle, cover, interior, next_change, pieces, walk
 from xsmmconv._layout import SourceLayout, dense_panel, in_place, panel
 
-
 _PLACE = 10  # of a call's results, in its row of the program
 
 

@@ -21,10 +21,8 @@ from xsmmconv._blocking import (
     CorrelateShape,
     Machine,
     ceil_div,
-    correlate_blocking,
-    multiply_pairs,
-    phases_as_filters,
 )
+from xsmmconv._blocking_correlate import correlate_blocking, multiply_pairs, phases_as_filters
 from xsmmconv._blocking_depthwise import (
     channels_in_lanes,
     depthwise_blocking,
