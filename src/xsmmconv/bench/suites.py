@@ -77,6 +77,12 @@ def _short_rows():
         yield f'n8c15k15s51d8psamew{W}"mostly padding"'
 
 
+def _few_positions():
+    for C, S, W in product((256, 512, 1024), (1, 3), (1, 8, 32, 100)):
+        yield f"n1c{C}k{C}s{S}psamew{W}"
+    yield 'n1c768k3072s1w50"feed-forward"'
+
+
 def _power_of_two_rows():
     for W in (4096, 8192, 16384):
         yield f"n4c15k15s51d8psamew{W}"
@@ -103,6 +109,7 @@ SUITES = {
     "depthwise": _depthwise,
     "grouped": _grouped,
     "short-rows": _short_rows,
+    "few-positions": _few_positions,
     "power-of-two-rows": _power_of_two_rows,
     "transposed": _transposed,
 }
