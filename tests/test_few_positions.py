@@ -112,7 +112,7 @@ def test_a_layer_packs_them_once():
 
 SET_ONCE = [
     f"n{n}c{channels * g}k{filters * g}s{taps}{padding}g{g}w{width}"
-    for n, width in ((1, 1), (1, 7), (1, 40), (4, 6), (32, 1))
+    for n, width in ((1, 1), (1, 7), (1, 40), (4, 6), (32, 1), (320, 1))
     for channels, filters, g in ((64, 64, 1), (33, 47, 1), (17, 130, 2), (64, 40, 1))
     for taps, padding in ((1, "p0"), (3, "p1"), (5, "p2"))
 ]
@@ -142,7 +142,8 @@ def test_gradients_that_are_set_once(line, dtype):
     [
         ("n1c64k64s1w40", True, True),
         ("n1c64k64s3p1w40", True, False),  # a filter's taps lie beside each other
-        ("n1c256k256s1w4000", False, False),  # many tiles
+        ("n1c256k256s1w4000", False, False),  # many tiles,
+        ("n1c256k256s1w4096", False, False),  # one like the other
         ("n1c64k64s3p1w1", False, False),  # taps without any position
     ],
 )
@@ -157,14 +158,15 @@ def test_what_few_positions_do_with_infinities():
     """They are multiplied by what they meet, and by nothing else: not by padding."""
     for pass_, operation in PASSES.items():
         for dtype in problems.DTYPES:
-            problem = parse("n1c64k64s3p1w6")
-            first, second, _ = problems.real_operands(problem, operation, dtype)
-            second[:, 3, 0] = np.inf
-            found = plan(str(problem), pass_, dtype)
-            out = np.full(found.output_shape, 7, dtype)
-            found.run(first, second, None, False, out, 1)
-            with np.errstate(invalid="ignore"):
-                exact = problems.call(reference, operation, problem, first, second)
-            assert (np.isnan(out.astype(float)) == np.isnan(exact)).all(), (pass_, dtype)
-            assert (np.isinf(out.astype(float)) == np.isinf(exact)).all(), (pass_, dtype)
-            assert 0 < np.isfinite(exact).sum() < exact.size
+            for line in "n1c64k64s3p1w6", "n1c65k63s3p1w6":
+                problem = parse(line)
+                first, second, _ = problems.real_operands(problem, operation, dtype)
+                second[-1, -1, 0] = np.inf
+                found = plan(line, pass_, dtype)
+                out = np.full(found.output_shape, 7, dtype)
+                found.run(first, second, None, False, out, 1)
+                with np.errstate(invalid="ignore"):
+                    exact = problems.call(reference, operation, problem, first, second)
+                assert (np.isnan(out.astype(float)) == np.isnan(exact)).all(), (pass_, dtype)
+                assert (np.isinf(out.astype(float)) == np.isinf(exact)).all(), (pass_, dtype)
+                assert 0 < np.isfinite(exact).sum() < exact.size

@@ -156,6 +156,7 @@ def test_tiles_and_copies_of_any_size(line, operation, dtype, monkeypatch):
     "line",
     [
         "n1c1k1s31p15w70001",  # further than 16 bits count
+        "n1c1k1s31p15w65556",
         "n1c2k2s5p4g2w33000",
         "n1c1k1s9000p8999w40",  # most of a filter is beside the row
         "n1c1k1s9000p6000w9100",
@@ -171,6 +172,18 @@ def test_borders_of_long_rows_and_filters(line, operation, dtype, monkeypatch):
     expected = problems.rounded(call(reference, operation, problem, first, second), dtype)
     problems.assert_equal(got, expected, line, operation, dtype)
     assert issued == found.multiply_adds
+
+
+@every_dtype
+def test_a_sum_does_not_depend_on_its_vector(dtype, monkeypatch):
+    """Columns have the same bits, wherever a row ends."""
+    line = "n1c1k1s9p4w{}".format
+    problem = parse(line(700))
+    x, weight, _ = problems.real_operands(problem, FORWARD, dtype)
+    whole, _ = run(plan(line(700), FORWARD, dtype, monkeypatch), x, weight)
+    for width in (5, 20, 33, 64, 65, 96, 131, 200, 333):
+        part, _ = run(plan(line(width), FORWARD, dtype, monkeypatch), x[:, :, :width], weight)
+        problems.assert_bitwise_equal(part[..., : width - 4], whole[..., : width - 4], width)
 
 
 def test_filters_too_long_for_pairs():
