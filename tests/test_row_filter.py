@@ -176,7 +176,7 @@ def test_borders_of_long_rows_and_filters(line, operation, dtype, monkeypatch):
 
 @every_dtype
 def test_a_sum_does_not_depend_on_its_vector(dtype, monkeypatch):
-    """Columns have the same bits, wherever a row ends."""
+    """Columns have the same bits wherever a row ends, or begins at one of an even number."""
     line = "n1c1k1s9p4w{}".format
     problem = parse(line(700))
     x, weight, _ = problems.real_operands(problem, FORWARD, dtype)
@@ -184,6 +184,10 @@ def test_a_sum_does_not_depend_on_its_vector(dtype, monkeypatch):
     for width in (5, 20, 33, 64, 65, 96, 131, 200, 333):
         part, _ = run(plan(line(width), FORWARD, dtype, monkeypatch), x[:, :, :width], weight)
         problems.assert_bitwise_equal(part[..., : width - 4], whole[..., : width - 4], width)
+        if width > 21 and width % 2:
+            short = plan(line(21), FORWARD, dtype, monkeypatch)
+            end, _ = run(short, x[:, :, width - 21 : width], weight)
+            problems.assert_bitwise_equal(part[..., -17:], end[..., 4:], width)
 
 
 def test_filters_too_long_for_pairs():
