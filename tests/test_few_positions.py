@@ -100,6 +100,12 @@ def test_when_weights_are_packed_by_blocks(line, changed, by_block):
         assert found.engine.scratch_bytes <= found._machine.l2_bytes
 
 
+def test_taps_that_reach_nothing_count():
+    """With a long stride, most of the weights are never used."""
+    found = plan("n1c64k64s4000st4000pr3990w64", "backward_data", np.dtype(np.float32))
+    assert found.engine.scratch_bytes <= found._machine.l2_bytes
+
+
 def test_a_layer_packs_them_once():
     """And has the same bits as the call."""
     rng = np.random.default_rng(0)

@@ -71,6 +71,7 @@ class CorrelateShape:
 
     N: int
     groups: int
+    S: int  # taps of the weights; with a stride, some may not reach any row
     channels: int  # source channels per group
     pairs: bool  # the kernels multiply pairs of BF16 channels, which then are the elements
     tap_pairs: bool  # or of BF16 taps

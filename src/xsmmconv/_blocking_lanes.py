@@ -104,10 +104,9 @@ def _by_block(sh: CorrelateShape, m: Machine, bl: CorrelateBlocking) -> Correlat
     """Where one item reads all weights of a group, those of a block of filters are packed right
     before they are used: so they never leave L2, if that holds them and what the item has."""
     width, _, reach = longest(sh.phases)
-    taps = sum(len(run.taps) for phase in sh.phases for run in phase.runs)
     panel = sh.C * bl.nb * (bl.chunk + reach) * sh.planes
     tile = bl.kb * bl.tile * (bl.nb + 1)
-    fits = (sh.C * taps * bl.kb + panel + tile) * sh.item <= m.l2_bytes
+    fits = (sh.C * sh.S * bl.kb + panel + tile) * sh.item <= m.l2_bytes
     if sh.N > bl.nb or width > bl.chunk or not (fits and (sh.same_type or sh.pairs)):
         return bl
     reasons = (*bl.reasons, "weights packed for a block of filters right before its use")

@@ -11,8 +11,7 @@ from xsmmconv._panel cimport Operand, Panel
 
 cdef enum:
     ONE_TAP_FILTERS = 64  # packed together
-    PACKED_COLUMNS = 128  # of a matrix that is transposed: a block of it stays in L1
-    PACKED_CHANNELS = 16  # the same, of all filters
+    PACKED_CHANNELS = 16  # of all filters: their lines stay in L1
     PACKED_PAIRS = 128    # of channels, and of filters with their taps,
     PAIR_COLUMNS = 512    # so many
     CHANNELS_AHEAD = 16   # whose lines are fetched, where a block takes a few of each
@@ -168,18 +167,14 @@ cdef inline void pack_weight_block(const Table* t, const char* src, const Py_ssi
     """The same for a block of filters of one group where they fill the lanes, and channels and taps
     are one axis: a matrix to be transposed."""
     cdef int64_t blocks = (t.filters + t.kb - 1) // t.kb, g = row // blocks, k = row % blocks * t.kb
-    cdef int64_t c = 0, columns = t.C * t.S, size = t.source_ops.computed
-    dst += (g * t.weight_group + k * t.weight_k) * size
+    cdef int64_t columns = t.C * t.S, filters = min(t.kb, t.filters - k)
+    dst += (g * t.weight_group + k * t.weight_k) * t.source_ops.computed
     src += g * strides[0] + k * strides[1]
     if t.panel.pairs:
-        scatter_lanes(dst, t.weight_c, t.kb, src, strides[1], strides[2], strides[3],
-                      min(t.kb, t.filters - k), t.channels, t.S)
+        scatter_lanes(dst, t.weight_c, t.kb, src, strides[1], strides[2], strides[3], filters,
+                      t.channels, t.S)
         return
-    while c < columns:
-        t.source_ops.transpose(dst + c * t.kb * size, t.kb, src + c * strides[3], strides[1],
-                               strides[3], min(t.kb, t.filters - k),
-                               min(PACKED_COLUMNS, columns - c))
-        c += PACKED_COLUMNS
+    t.source_ops.transpose(dst, t.kb, src, strides[1], strides[3], filters, columns)
     if t.pair_taps:
         pair_lanes(dst, t.pair_taps, columns * t.kb)
 

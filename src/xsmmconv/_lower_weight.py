@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from xsmmconv._blocking import kernel_type
+from xsmmconv._blocking import kernel_type, too_far
 from xsmmconv._blocking_weight import WeightBlocking, WeightShape
 from xsmmconv._geometry import Phase, Rectangle, cover, interior, next_change, pieces, walk
 from xsmmconv._layout import SourceLayout, dense_panel, in_place, panel
@@ -370,7 +370,7 @@ def lower_weight(sh: WeightShape, bl: WeightBlocking, S: int, kernel) -> WeightP
         lower(phase, first_run)
         first_run += len(phase.runs)
     program.set_once = _set_once(sh, bl, program)
-    whole = bl.last_lb == sh.lanes % bl.lb
+    whole = bl.last_lb == sh.lanes % bl.lb and not too_far(sh.lanes, sh.item)
     program.direct = program.set_once and sh.direct_out and whole and bl.lists == "channels"
     program.calls = _with_kernels(sh, program, kernel)
     return program

@@ -265,6 +265,7 @@ class Plan:
         return CorrelateShape(
             max(1, p.N),
             1 if depthwise else p.g,
+            p.S,
             C,
             pairs == "channels",
             pairs == "taps",
