@@ -29,8 +29,22 @@ def test_configuration_is_that_of_the_machine():
     assert config["libxsmm"] == "1.17"
     assert config["instruction set"] == _dispatch.instruction_set()
     assert config["threads"] == xsmmconv.get_num_threads()
-    assert config["L1 data cache"] >= 2**14
     assert {f"{dtype} kernels" for dtype in ("float32", "float64", "bfloat16")} < config.keys()
+
+
+@pytest.mark.parametrize(
+    ("level", "name", "variable", "usual"),
+    [
+        (1, "L1 data cache", "LEVEL1_DCACHE_SIZE", 2**15),
+        (2, "L2 cache", "LEVEL2_CACHE_SIZE", 2**20),
+    ],
+)
+def test_caches_are_those_of_the_machine(level, name, variable, usual):
+    found = _dispatch.cache_bytes(level)
+    assert _config.configuration()[name] == found
+    said = subprocess.run(["getconf", variable], capture_output=True, text=True).stdout.strip()
+    size = int(said) if said.isdecimal() and int(said) else usual
+    assert found == min(max(size, usual // 4), 4 * usual)
 
 
 def test_configuration_counts_plans_and_kernels():

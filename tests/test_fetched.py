@@ -5,17 +5,17 @@ import dataclasses
 import numpy as np
 import problems
 import pytest
-from problems import BACKWARD_DATA, FORWARD
+from problems import BACKWARD_DATA, BACKWARD_WEIGHT, FORWARD
 
 from xsmmconv import _blocking_correlate, _plan, reference
 from xsmmconv._problem import ConvProblem
 from xsmmconv._text import parse
 
 
-def plan(line, pass_="forward", halved=True):
+def plan(line, pass_="forward", amd=True):
     p = parse(line)
     sizes = p.N, p.C, p.K, p.S, p.W, p.Q, p.s, p.d, p.pl, p.pr, p.g
-    machine = dataclasses.replace(_plan.machine("float32"), halved=halved, l2_bytes=2**20)
+    machine = dataclasses.replace(_plan.machine("float32"), amd=amd, l2_bytes=2**20)
     return _plan.Plan(pass_, ConvProblem(*sizes, "float32"), found=machine)
 
 
@@ -53,9 +53,25 @@ def test_only_where_it_gains():
         ("n1c64k64s5p2w16384", "forward"),
         ("n1c32k64s4st2p1w25600", "backward_data"),
     ):
-        blocking = plan(line, pass_, halved=False)._blocking
+        blocking = plan(line, pass_, amd=False)._blocking
         assert not blocking.fetched
         assert not blocking.rows_fetched
+
+
+@pytest.mark.parametrize(
+    ("line", "fetched"),
+    [
+        ("n4c64k64s5w5004", True),
+        ("n4c64k64s5st2w5004", True),
+        ("n1c64k64s5w504", False),  # in L2 anyway
+        ("n4c15k15s5w5004", True),  # dot products of rows
+        ("n1c15k15s5w5004", False),
+    ],
+)
+def test_what_the_next_tile_of_a_weight_gradient_reads(line, fetched):
+    found = plan(line, "backward_weight")
+    assert found._blocking.fetched == fetched
+    assert ("fetched meanwhile" in found.describe()) == fetched
 
 
 @pytest.mark.parametrize("operation", [FORWARD, BACKWARD_DATA], ids=str)
@@ -68,7 +84,7 @@ def test_no_bit_depends_on_whether_rows_are_copied(problem, operation, dtype):
     pass_ = "forward" if operation is FORWARD else "backward_data"
     first, second = problems.real_operands(problem, operation, dtype)[:2]
     for l2_bytes in 2**14, 2**17:
-        machine = dataclasses.replace(_plan.machine(dtype.name), halved=True, l2_bytes=l2_bytes)
+        machine = dataclasses.replace(_plan.machine(dtype.name), amd=True, l2_bytes=l2_bytes)
         results = []
         for in_place in True, False:
             found = _plan.Plan(pass_, ConvProblem(*sizes, dtype.name), in_place, machine)
@@ -100,3 +116,24 @@ def test_nothing_depends_on_it(problem, operation, dtype, monkeypatch):
         issued = found.run(first, second, None, False, out, threads)
         problems.assert_equal(out, problems.rounded(exact, dtype), problem, operation, threads)
         assert issued == found.multiply_adds
+
+
+@pytest.mark.every(2)
+@pytest.mark.parametrize("dtype", problems.DTYPES, ids=str)
+def test_weight_gradients_on_smaller_machines(problem, dtype):
+    """Tiles of a few positions, of which each fetches what the next one reads."""
+    p = problem
+    sizes = p.N, p.C, p.K, p.S, p.W, p.Q, p.s, p.d, p.pl, p.pr, p.g
+    operands = problems.integer_operands(problem, BACKWARD_WEIGHT, dtype)[:2]
+    exact = problems.call(reference, BACKWARD_WEIGHT, problem, *operands)
+    for l2_bytes in 2**14, 2**17:
+        machine = dataclasses.replace(_plan.machine(dtype.name), amd=True, l2_bytes=l2_bytes)
+        for in_place in True, False:
+            found = _plan.Plan(
+                "backward_weight", ConvProblem(*sizes, dtype.name), in_place, machine
+            )
+            got = np.full(found.output_shape, np.nan, dtype)
+            issued = found.run(*operands, None, False, got, 1)
+            if p.N:  # else nobody computes
+                problems.assert_equal(got, problems.rounded(exact, dtype), problem, l2_bytes)
+                assert issued == found.multiply_adds

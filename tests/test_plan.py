@@ -185,14 +185,14 @@ def test_weights_that_are_too_far_apart_for_a_kernel_are_packed(C, packed):
         ("n1c40k40s3w32818", False),  # or in L2
     ],
 )
-def test_rows_are_read_in_place_where_vectors_are_loaded_in_halves(line, in_place, monkeypatch):
+def test_rows_are_read_in_place_where_many_may_be_read_at_once(line, in_place, monkeypatch):
     """Unless their distance brings them to the same sets of L1. No bit depends on it."""
     monkeypatch.setattr(_plan, "_may_depend_on", lambda length: True)
     problem, x, weight = arrays(line, "forward")
     machine, results = dataclasses.replace(_plan.machine("float32"), l2_bytes=2**20), []
-    for halved in (False, True):
-        found = _plan.Plan("forward", problem, found=dataclasses.replace(machine, halved=halved))
-        assert found._blocking.packed == (not (halved and in_place))
+    for amd in (False, True):
+        found = _plan.Plan("forward", problem, found=dataclasses.replace(machine, amd=amd))
+        assert found._blocking.packed == (not (amd and in_place))
         results.append(np.empty(found.output_shape, np.float32))
         found.run(x, weight, None, False, results[-1], 1)
     np.testing.assert_array_equal(results[0], results[1])
@@ -200,6 +200,7 @@ def test_rows_are_read_in_place_where_vectors_are_loaded_in_halves(line, in_plac
 
 def test_describe_says_what_matters(monkeypatch):
     monkeypatch.setattr(_dispatch, "halved_vectors", lambda: False)
+    monkeypatch.setattr(_dispatch, "amd_vectors", lambda: False)
     monkeypatch.setattr(_plan, "_cache", type(_plan._cache)())
     monkeypatch.setattr(_plan, "_row_lengths", set())
     text = xsmmconv.plan("forward", (4, 15, 1000), (15, 15, 51), dilation=8).describe()

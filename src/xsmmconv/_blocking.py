@@ -34,6 +34,7 @@ class Machine:
     overlap: bool  # kernels with overlapping operands can be had
     bf16: bool  # pairs of BF16 numbers are multiplied natively
     halved: bool  # vectors are loaded in halves: a line's end within one costs little
+    amd: bool  # what is asked for ahead comes in time, and many rows may be read at once
     l1_bytes: int
     l2_bytes: int
 

@@ -71,9 +71,9 @@ def _one_tap(sh: CorrelateShape, m: Machine, taps: int) -> bool:
 
 def _from_memory(sh: CorrelateShape, m: Machine, rows: int, width: int) -> bool:
     """Whether so many rows of all groups are more than L2 holds, and better fetched ahead. (AMD's
-    Zen 4 gains by that, Intel's Skylake was slower.)"""
+    Zen 4 and 5 gain by that, Intel's Skylake was slower.)"""
     stored = sh.item if sh.same_type else 2
-    return m.halved and sh.N * sh.groups * rows * width * stored > m.l2_bytes
+    return m.amd and sh.N * sh.groups * rows * width * stored > m.l2_bytes
 
 
 def _tile(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) -> int:
@@ -204,7 +204,7 @@ def _panel(
     little = little or _short_and_trimmed(sh, m, width, taps)
     little = little or in_l1(sh, m) or _one_tap(sh, m, taps)
     distance, way = sh.source_width * sh.item, m.l2_bytes // 8
-    apart = m.halved and not collide(distance) and not collide(distance, way, 1024)
+    apart = m.amd and not collide(distance) and not collide(distance, way, 1024)
     packed = packed or not (sh.known_source and (little or apart))
     packed = packed or too_far(sh.source_width, sh.item)
     if packed:

@@ -55,6 +55,7 @@ class RowBlocking:
     parts: tuple[int, ...]  # rows a of a call
     taps: tuple[int, ...]  # of a call with 1, 2, ... rows a, at most
     reasons: tuple[str, ...]
+    fetched: bool  # while a tile is computed, later rows are brought to L2
 
 
 def parts_of(rows: int, most: int) -> tuple[int, ...]:
@@ -139,6 +140,21 @@ def row_blocking(sh: RowShape, m: Machine) -> RowBlocking:
     together = _together(sh, limits[max(parts) - 1])
     if together > 1:
         reasons.append(f"taps of {together} channels together, as they have the same borders")
+    # Nothing is fetched of what L2 holds anyway.
+    elements = sh.a_rows * width + sh.b_rows * sh.b_width
+    fetched = sh.N * sh.groups * elements * sh.item > m.l2_bytes
+    if fetched:
+        reasons.append("later rows are fetched meanwhile")
     return RowBlocking(
-        sh.pairs, packed, not sh.in_place, together, tile, nb, slots, parts, limits, tuple(reasons)
+        sh.pairs,
+        packed,
+        not sh.in_place,
+        together,
+        tile,
+        nb,
+        slots,
+        parts,
+        limits,
+        tuple(reasons),
+        fetched,
     )

@@ -23,6 +23,7 @@ from xsmmconv._problem import ConvProblem
 # and stored.
 _ONE_TAP_TILE = 512
 _ROWS_TILE = 256
+_FETCHED = "what the next tile reads is fetched meanwhile"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class WeightBlocking:
     slots: int  # partial sums, added in a fixed order
     flush: int  # tiles summed before the partial sum moves on to the total
     reasons: tuple[str, ...]
+    fetched: bool = False  # what the next tile reads is brought to L2 while one is computed
 
 
 def lanes_from(K: int, C: int, direct: bool, item: int, vector_bytes: int) -> str:
@@ -209,6 +211,13 @@ def _tile(sh: WeightShape, m: Machine, lb: int, rb: int, columns: int, in_l1: bo
     return tile
 
 
+def _from_memory(sh: WeightShape, m: Machine, width: int) -> bool:
+    """Whether the operands are more than L2 holds, and better fetched ahead."""
+    stored = sh.item if sh.same_type else 2
+    elements = sh.lanes * width * len(sh.phases) + sh.rows * sh.row_width
+    return m.amd and sh.N * sh.groups * elements * stored > m.l2_bytes
+
+
 def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
     width, taps, reach = longest(sh.phases)
     lb, stack = _lane_block(sh, m, taps, reach)
@@ -252,6 +261,7 @@ def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
     tile = round_up(even_parts(width, tile, slots // gcd(sh.N // nb, slots)), step)
     border = max(step, min(4 * step, tile, (panel // rb - halo) // step * step))
     flush = max(1, 2**14 // (nb * tile))
+    fetched = _from_memory(sh, m, width)
     return WeightBlocking(
         lists,
         pairs,
@@ -267,5 +277,6 @@ def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
         rb,
         slots,
         flush,
-        (reason,),
+        (reason, _FETCHED) if fetched else (reason,),
+        fetched,
     )

@@ -85,8 +85,8 @@ def _kernels():
         "instruction set": machine.isa,
         **{f"{dtype} kernels": plans.kernels(dtype.name) for dtype in _problem.DTYPES},
         "overlapping operands": machine.overlap,
-        "L1 data cache": machine.l1_bytes,
-        "L2 cache": machine.l2_bytes,
+        "L1 data cache": _dispatch.cache_bytes(1),
+        "L2 cache": _dispatch.cache_bytes(2),
         "plans cached": "{} of at most {}".format(*plans.cache_info()),
         "kernels generated": "{kernels} of at most {capacity}".format(**registry),
     }

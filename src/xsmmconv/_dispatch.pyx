@@ -19,17 +19,31 @@ cdef extern from *:
     #ifndef XSMMCONV_LIBXSMM_VERSION
     #error "the build names the version of LIBXSMM"
     #endif
-    static int made_by_amd(void) {
+    #include <unistd.h>
+    #if defined(__x86_64__)
+    #include <cpuid.h>
+    #endif
+    /* The family of a processor made by AMD, else 0. */
+    static int amd_family(void) {
+      unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
     #if defined(__x86_64__)
       __builtin_cpu_init();
-      return __builtin_cpu_is("amd") != 0;
-    #else
-      return 0;
+      if (__builtin_cpu_is("amd") && __get_cpuid(1, &eax, &ebx, &ecx, &edx))
+        return (int)((eax >> 8 & 0xf) + (eax >> 20 & 0xff));
     #endif
+      return 0;
+    }
+    static long cache_size(int level) {
+      long size = -1;
+    #if defined(_SC_LEVEL1_DCACHE_SIZE) && defined(_SC_LEVEL2_CACHE_SIZE)
+      size = sysconf(level == 1 ? _SC_LEVEL1_DCACHE_SIZE : _SC_LEVEL2_CACHE_SIZE);
+    #endif
+      return size;
     }
     """
     const char* XSMMCONV_LIBXSMM_VERSION
-    bint made_by_amd()
+    int amd_family()
+    long cache_size(int level)
 
 cdef extern from "<sys/mman.h>" nogil:
     enum: MAP_ANONYMOUS
@@ -108,7 +122,19 @@ def vector_bytes():
 
 def halved_vectors():
     """Whether AVX-512 vectors are loaded in halves, as by AMD's Zen 4."""
-    return vector_bytes() == 64 and made_by_amd()
+    return vector_bytes() == 64 and amd_family() == 0x19
+
+
+def amd_vectors():
+    """Whether this is AVX-512 of a processor made by AMD."""
+    return vector_bytes() == 64 and amd_family() != 0
+
+
+def cache_bytes(int level):
+    """Size of a core's first-level data cache or of its second-level cache, as the system says it.
+    In a virtual machine that can be anything: it is a quarter to four times the usual size."""
+    cdef long usual = 2**15 if level == 1 else 2**20, found = cache_size(level)
+    return min(max(found, usual // 4), 4 * usual) if found > 0 else usual
 
 
 def registry_info():

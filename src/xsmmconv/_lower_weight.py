@@ -35,6 +35,7 @@ class WeightProgram:
     kernels: dict[tuple, int] = field(default_factory=dict)
     set_once: bool = False  # each sum is the result of a single call, which sets it,
     direct: bool = False  # in the result itself
+    reads: tuple[int, int] = (0, 0)  # columns of a row of which position 0 reads the first and last
 
 
 class _Lowering:
@@ -361,6 +362,12 @@ def lower_weight(sh: WeightShape, bl: WeightBlocking, S: int, kernel) -> WeightP
     if bl.nb > 1:  # one row of the batch after the other
         layout = replace(layout, row=bl.nb * layout.row)
     program = WeightProgram(layout, tap)
+    first = [run.shift * sh.row_planes + run.plane for run in run_list]
+    last = [
+        at + (len(run.taps) - 1) * run.spacing * sh.row_planes
+        for at, run in zip(first, run_list, strict=True)
+    ]
+    program.reads = min(first, default=0), max(last, default=0)
     lowering = _Lowering(sh, bl, program, run_list)
     lower = lowering.phase
     if bl.stack > 1:

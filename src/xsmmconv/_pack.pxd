@@ -92,9 +92,8 @@ cdef extern from "_row_dots.h" nogil:
         Py_ssize_t b_next
         Py_ssize_t rows
         Py_ssize_t start
-        const char* ahead[2]
-        Py_ssize_t ahead_row[2]
-        Py_ssize_t ahead_rows[2]
+        rows_ahead* ahead
+        Py_ssize_t stretch
     ctypedef void (*row_dots_t)(
         void* sums, const row_tile* tile, const row_tap* taps, Py_ssize_t first,
         Py_ssize_t all_first, Py_ssize_t all_end, Py_ssize_t end) noexcept nogil

@@ -77,14 +77,6 @@ def _renew_lock():
 os.register_at_fork(after_in_child=_renew_lock)
 
 
-def _cache_bytes(name: str, default: int) -> int:
-    try:
-        size = os.sysconf(name)
-    except (ValueError, OSError):
-        size = 0
-    return size if size > 0 else default
-
-
 def machine(dtype: str) -> Machine:
     """What the instruction set and the caches of this machine allow for a dtype."""
     kernels = _DTYPES[dtype][3]
@@ -94,8 +86,9 @@ def machine(dtype: str) -> Machine:
         _dispatch.overlapping_operands(kernels),
         dtype == "bfloat16" and _dispatch.bf16_kernels(),
         _dispatch.halved_vectors(),
-        _cache_bytes("SC_LEVEL1_DCACHE_SIZE", 2**15),
-        _cache_bytes("SC_LEVEL2_CACHE_SIZE", 2**20),
+        _dispatch.amd_vectors(),
+        min(2**15, _dispatch.cache_bytes(1)),  # more of it gained nothing on Zen 5
+        _dispatch.cache_bytes(2),
     )
 
 

@@ -26,9 +26,8 @@ typedef struct {
   ptrdiff_t b_next;
   ptrdiff_t rows; /* of the batch */
   ptrdiff_t start;
-  const char* ahead[2]; /* rows a and b of a later tile, which are brought to the cache meanwhile */
-  ptrdiff_t ahead_row[2];
-  ptrdiff_t ahead_rows[2];
+  rows_ahead* ahead; /* two, of which some lines come to L2 before every so many positions: */
+  ptrdiff_t stretch;
 } row_tile;
 
 /* sums[a][t] += sum of a[q] * b[t][q] over the positions first to end - 1, of which all taps use
@@ -134,7 +133,7 @@ XC_INLINE XC_AVX512_16 __m512 multiply_row_pairs(__m512 sum, __m512 a, __m512 b)
                                         ptrdiff_t first, ptrdiff_t all_first, ptrdiff_t all_end, \
                                         ptrdiff_t end, const int A, const int B) {               \
     VECTOR sum[32], v[8];                                                                        \
-    const char *a[8], *b[8], *ahead[2] = {tile->ahead[0], tile->ahead[1]};                       \
+    const char *a[8], *b[8];                                                                     \
     XC_UNROLL for (int i = 0; i < A * B; i++) sum[i] = (VECTOR){0};                              \
     XC_UNROLL for (int i = 0; i < A; i++) a[i] = tile->a + i * tile->a_row;                      \
     XC_UNROLL for (int j = 0; j < B; j++) b[j] = tile->b + taps[j].place;                        \
@@ -143,19 +142,20 @@ XC_INLINE XC_AVX512_16 __m512 multiply_row_pairs(__m512 sum, __m512 a, __m512 b)
       while (q < end) {                                                                          \
         const int all = q >= all_first;                                                          \
         while (all && q + EACH <= all_end) {                                                     \
-          const ptrdiff_t line = q + 64 / SIZE <= all_end ? q + 64 / SIZE : q + EACH;            \
-          for (int side = 0; side < 2; side++)                                                   \
-            for (ptrdiff_t r = 0; r < tile->ahead_rows[side]; r++)                               \
-              _mm_prefetch(ahead[side] + r * tile->ahead_row[side] + q * SIZE, _MM_HINT_T1);     \
+          const ptrdiff_t left = all_end - q;                                                    \
+          const ptrdiff_t last = q + (left < tile->stretch ? left : tile->stretch) - EACH;       \
+          fetch_lines(&tile->ahead[0]);                                                          \
+          fetch_lines(&tile->ahead[1]);                                                          \
           do {                                                                                   \
             XC_UNROLL for (int i = 0; i < A; i++) v[i] = *(const VECTOR*)(a[i] + q * SIZE);      \
             XC_UNROLL for (int j = 0; j < B; j++) {                                              \
-              const VECTOR w = *(const VECTOR*)(b[j] + q * SIZE);                                \
+              VECTOR w = *(const VECTOR*)(b[j] + q * SIZE);                                      \
+              __asm__("" : "+v"(w)); /* as an operand in memory it would be loaded A times */    \
               XC_UNROLL for (int i = 0; i < A; i++)                                              \
                 sum[i * B + j] = MULTIPLY(sum[i * B + j], v[i], w);                              \
             }                                                                                    \
             q += EACH;                                                                           \
-          } while (EACH * SIZE < 64 && q < line);                                                \
+          } while (q <= last);                                                                   \
         }                                                                                        \
         if (q >= end) break;                                                                     \
         const MASK rest = between_##NAME(0, end - q);                                            \
@@ -181,8 +181,6 @@ XC_INLINE XC_AVX512_16 __m512 multiply_row_pairs(__m512 sum, __m512 a, __m512 b)
       if (--row <= 0) break;                                                                     \
       XC_UNROLL for (int i = 0; i < A; i++) a[i] += tile->a_next;                                \
       XC_UNROLL for (int j = 0; j < B; j++) b[j] += tile->b_next;                                \
-      ahead[0] += tile->a_next;                                                                  \
-      ahead[1] += tile->b_next;                                                                  \
     }                                                                                            \
     add_sums_##SUMS(sums, sum, A * B);                                                           \
   }

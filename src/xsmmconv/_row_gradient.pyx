@@ -11,7 +11,7 @@ cimport numpy as cnp
 
 from xsmmconv._memory cimport Scratch, copy_rows, operand
 from xsmmconv._pack cimport (
-    add_up, pack_ops_of, row_dots_of, row_dots_t, row_tap, row_tile, store_dots,
+    add_up, pack_ops_of, row_dots_of, row_dots_t, row_tap, row_tile, rows_ahead, store_dots,
 )
 from xsmmconv._panel cimport Operand, Panel, Window, pack_panel
 from xsmmconv._team cimport team_of, team_run
@@ -65,8 +65,10 @@ cdef struct Table:
     int64_t size         # bytes of one
     int64_t item         # bytes of an element of the operands
     int64_t row_out      # elements of the result from one row a to the next
+    int64_t stretch      # positions of a call from one fetch to the next
     bint b_packed
     bint a_packed
+    bint fetched         # while a tile is computed, what comes next is brought to L2
 
 
 cdef struct Arrays:
@@ -138,13 +140,15 @@ cdef inline const char* tile_rows(const Table* t, const Operand* v, int64_t i, i
     return rows_at(v, i // t.tiles_per_n * t.nb, c, i % t.tiles_per_n * t.tile, t.item)
 
 
-cdef inline int64_t set_ahead(const Operand* v, int64_t rows, int64_t call, int64_t calls,
-                              int64_t before, int side, row_tile* tile) noexcept nogil:
-    """What one of the calls brings to the cache: its share of so many rows, of which earlier calls
-    have fetched those `before`; returns how many there are then."""
-    tile.ahead[side] += tile.ahead_rows[side] * v.stride_c
-    tile.ahead_rows[side] = (call + 1) * rows // calls - before if rows else 0
-    return before + tile.ahead_rows[side]
+cdef inline void set_ahead(const Table* t, const Operand* v, int64_t i, int64_t c, int64_t rows,
+                           int64_t calls, int64_t width, rows_ahead* ahead) noexcept nogil:
+    """Some rows of the i-th tile, of which so many calls fetch some lines now and then."""
+    cdef int64_t times = calls * t.nb * (width // t.stretch + 1)
+    ahead.read, ahead.read_stride = tile_rows(t, v, i, c), v.stride_c
+    ahead.width, ahead.rows, ahead.done = t.tile * t.item, rows, 0
+    if t.nb > 1 and rows > 0:  # whole rows, which follow each other
+        ahead.read_stride, ahead.width, ahead.rows = v.stride_n, rows * v.stride_c, t.nb
+    ahead.lines = (ahead.rows * (ahead.width // 64 + 1) + times - 1) // times
 
 
 cdef int64_t run_item(const void* table, const void* arrays, int64_t index, char* scratch) \
@@ -155,39 +159,37 @@ cdef int64_t run_item(const void* table, const void* arrays, int64_t index, char
     cdef int64_t part = index % v.parts, slot = index // v.parts % t.slots
     cdef int64_t g = index // v.parts // t.slots, tiles = t.N // t.nb * t.tiles_per_n
     cdef int64_t first = part * t.n_blocks // v.parts, last = (part + 1) * t.n_blocks // v.parts
-    cdef int64_t i, j, c, n, end, work, done, calls = 0, total = 0
-    cdef int64_t a_rows, b_rows, a_fetched, b_fetched
+    cdef int64_t i, j, c, n, end, work, calls = 0, total = 0, rows
     cdef char* sums = v.sums + (g * t.slots + slot) * t.sums * t.size
     cdef char* copied = scratch + t.b_rows * t.panel.row * t.item
     cdef Block* block
     cdef Block* later
     cdef row_tile tile
+    cdef rows_ahead ahead[2]
     memset(sums + t.blocks[first].sums * t.size, 0,
            (t.blocks[last].sums - t.blocks[first].sums) * t.size)
     for j in range(first, last):
         calls += t.blocks[j].calls
-    tile.rows = t.nb
-    tile.ahead_row[0], tile.ahead_row[1] = v.a.stride_c, v.b.stride_c
+    tile.rows, tile.ahead, tile.stretch = t.nb, ahead, t.stretch
+    ahead[0].rows = ahead[1].rows = 0
     for i in range(slot * tiles // t.slots, (slot + 1) * tiles // t.slots):
         n, tile.start = i // t.tiles_per_n * t.nb, i % t.tiles_per_n * t.tile
         end = min(tile.start + t.tile, t.count)
         set_b(t, &v.b, g, n, end - tile.start, scratch, &tile)
         # Meanwhile come the rows a of the next block, and, for the next tile, rows b.
-        b_rows = 0 if t.b_packed or i + 1 == tiles else t.b_rows
-        tile.ahead[1], tile.ahead_rows[1] = tile_rows(t, &v.b, i + 1, g * t.b_rows), 0
-        b_fetched = done = 0
+        if t.fetched and not t.b_packed:
+            rows = 0 if i + 1 == tiles else t.b_rows
+            set_ahead(t, &v.b, i + 1, g * t.b_rows, rows, calls, end - tile.start, &ahead[1])
         for j in range(first, last):
             block, later, work = &t.blocks[j], &t.blocks[j + 1 if j + 1 < last else first], 0
-            a_rows = 0 if t.a_packed or (j + 1 == last and i + 1 == tiles) else later.rows
-            tile.ahead[0] = tile_rows(t, &v.a, i + (j + 1 == last), g * t.a_rows + later.a)
-            tile.ahead_rows[0] = a_fetched = 0
+            if t.fetched and not t.a_packed:
+                rows = 0 if j + 1 == last and i + 1 == tiles else later.rows
+                set_ahead(t, &v.a, i + (j + 1 == last), g * t.a_rows + later.a, rows, block.calls,
+                          end - tile.start, &ahead[0])
             set_a(t, &v.a, block, g, n, end - tile.start, copied, &tile)
             for c in range(block.calls):
-                a_fetched = set_ahead(&v.a, a_rows, c, block.calls, a_fetched, 0, &tile)
-                b_fetched = set_ahead(&v.b, b_rows, done, calls, b_fetched, 1, &tile)
                 work += run_call(t, &t.calls[block.call + c], &tile, end,
                                  sums + block.sums * t.size)
-                done += 1
             total += work * block.rows * tile.rows
     return total
 
@@ -254,7 +256,9 @@ cdef class RowGradient:
         t.tile, t.nb, t.slots = bl.tile, bl.nb, bl.slots
         t.tiles_per_n = (t.count + t.tile - 1) // t.tile
         t.item, t.size, t.row_out = sh.item, sh.computed, sh.out[0]
-        t.b_packed, t.a_packed = bl.packed, bl.copied
+        t.b_packed, t.a_packed, t.fetched = bl.packed, bl.copied, bl.fetched
+        # A few lines at a time: many at once would keep the loads waiting.
+        t.stretch = 16 * vector_bytes() // sh.item if t.fetched else bl.tile
         self.items = t.slots * t.groups
         self.scratch_bytes = t.item * (
             t.b_rows * t.panel.row * t.b_packed + max(bl.parts) * t.nb * t.tile * t.a_packed)

@@ -13,128 +13,19 @@ cimport numpy as cnp
 from xsmmconv._kernel cimport kernel_t
 from xsmmconv._memory cimport Scratch, copy_rows, operand
 from xsmmconv._pack cimport (
-    add_up, lane_ops, lane_ops_of, pack_ops, pack_ops_of, pair_lanes, stack_lanes,
+    add_up, fetch_lines, lane_ops_of, pack_ops, pack_ops_of, pair_lanes, rows_ahead, stack_lanes,
     transpose_paired,
 )
-from xsmmconv._panel cimport Operand, Panel, Window, pack_lanes, pack_panel
+from xsmmconv._panel cimport Operand, Window, pack_lanes, pack_panel
 from xsmmconv._team cimport team_of, team_run
+from xsmmconv._weight_table cimport (
+    Arrays, Call, Item, Place, Segment, Table, Tile, item_of, place_of, set_ahead,
+)
 
 from xsmmconv._dispatch import vector_bytes
 from xsmmconv._layout import window_rows
 
 cnp.import_array()
-
-
-cdef struct Call:
-    # Whole and last block of row channels x whole and last block of lanes.
-    kernel_t kernel[4]
-    int64_t positions
-    int64_t n
-    int64_t last_n
-    int64_t by_taps      # 1: n = taps, one call per row channel; 2: depthwise, no matrix
-    int64_t a
-    int64_t b
-    int64_t c
-    int64_t first        # in the lists of offsets; of depthwise taps: the distance of their inputs
-    unsigned long long count
-
-
-cdef struct Tile:
-    int64_t first_call
-    int64_t calls
-    int64_t packed
-    int64_t pairs        # multiplied as pairs of BF16 positions
-    int64_t halo         # earlier positions whose lanes stand beside a position's own; 0: none do
-
-
-cdef struct Segment:
-    int64_t plane        # of the lane operand
-    int64_t start
-    int64_t width
-    int64_t count
-    int64_t tile
-
-
-cdef struct Table:
-    # The program and its extents, flat.
-    Call* calls
-    Tile* tiles
-    Segment* segments
-    Panel panel
-    unsigned long long* offsets_a
-    unsigned long long* offsets_b
-    int64_t* tap
-    int64_t N
-    int64_t groups
-    int64_t lanes
-    int64_t rows
-    int64_t S
-    int64_t lane_planes
-    int64_t row_planes
-    int64_t tile
-    int64_t columns      # that a panel is for
-    int64_t lb
-    int64_t stack        # taps for which each lane stands, in tiles with a halo
-    int64_t lag          # from one to the next, in positions
-    int64_t nb           # rows of the batch in a tile
-    int64_t l_blocks     # of an item, at most
-    int64_t all_l_blocks
-    int64_t rb
-    int64_t all_r_blocks
-    int64_t slots
-    int64_t flush
-    int64_t tiles_per_n
-    int64_t tap_step     # 1 or -1 if the sums of a row channel's taps lie in that order, else 0
-    int64_t lanes_bytes  # of a tile that is transposed,
-    int64_t stacked_bytes  # and stacked
-    int64_t finished     # row channels that are stored together
-    bint lanes_are_filters
-    bint depthwise       # each lane has a row channel of its own
-    bint pairs           # and positions are pairs with the next ones, of BF16
-    bint windows         # lanes are the taps of one channel, which lie beside each other
-    bint at_once         # one slot, and a short one: an item stores its sums itself,
-    bint set_once        # if there is one tile, block after block of lanes,
-    bint direct          # or kernels do
-    bint filled_up       # the last block of lanes has more in its kernels than are used
-    const pack_ops* ops
-    const pack_ops* pair_ops
-    const lane_ops* lane_ops
-
-
-cdef struct Arrays:
-    # The operands of one execution.
-    Operand lane
-    Operand row
-    char* partials       # sums by group, block of rows, slot and block of lanes
-    char* out
-    const pack_ops* out_ops
-    int64_t l_blocks     # of an item; no sum depends on it
-
-
-cdef struct Item:
-    # Slot, group and part of the result of one work item.
-    int64_t slot
-    int64_t g
-    int64_t l_block      # the first
-    int64_t l_blocks
-    int64_t r_block
-    int64_t r0
-    int64_t rows
-
-
-cdef Item item_of(const Table* t, int64_t index, int64_t l_blocks) noexcept nogil:
-    cdef Item it
-    cdef int64_t l_items = (t.all_l_blocks + l_blocks - 1) // l_blocks
-    it.slot = index % t.slots
-    index //= t.slots
-    it.l_block = index % l_items * l_blocks
-    it.l_blocks = min(l_blocks, t.all_l_blocks - it.l_block)
-    index //= l_items
-    it.r_block = index % t.all_r_blocks
-    it.g = index // t.all_r_blocks
-    it.r0 = it.r_block * t.rb
-    it.rows = min(t.rb, t.rows - it.r0)
-    return it
 
 
 cdef char* partial_sums(const Table* t, const Arrays* v, const Item* it) noexcept nogil:
@@ -145,8 +36,8 @@ cdef char* partial_sums(const Table* t, const Arrays* v, const Item* it) noexcep
 
 
 cdef int64_t run_tile(const Table* t, Tile* tile, int64_t n_lanes, int64_t n_rows,
-                      const char* lanes, const char* rows, int64_t row_bytes, char* sums) \
-        noexcept nogil:
+                      const char* lanes, const char* rows, int64_t row_bytes, char* sums,
+                      rows_ahead* ahead) noexcept nogil:
     """All kernel calls of one tile for one block; returns the multiply-adds issued."""
     cdef int64_t i, r, n, work = 0, sums_bytes = t.S * t.lb * t.ops.computed
     cdef bint last_l = n_lanes != t.lb, last_r
@@ -163,6 +54,9 @@ cdef int64_t run_tile(const Table* t, Tile* tile, int64_t n_lanes, int64_t n_row
             work += n_lanes * n * call.positions
             continue
         for r in range(n_rows if call.by_taps else 1):
+            if t.fetched:
+                fetch_lines(&ahead[0])
+                fetch_lines(&ahead[1])
             kernel(lanes + call.a, rows + r * row_bytes + call.b, sums + r * sums_bytes + call.c,
                    &call.count, t.offsets_a + call.first, t.offsets_b + call.first)
             work += n_lanes * n * call.positions
@@ -211,7 +105,7 @@ cdef void store_block(const Table* t, const Arrays* v, const Item* it, int64_t l
 
 cdef int64_t run_lanes(const Table* t, const Arrays* v, const Item* it, Segment* seg,
                        const char* rows, int64_t row_bytes, int64_t n, int64_t m,
-                       char* transposed, char* sums) noexcept nogil:
+                       char* transposed, char* sums, rows_ahead* ahead) noexcept nogil:
     """One tile for the lane blocks of an item, which are transposed one after the other."""
     cdef const pack_ops* ops = t.pair_ops if t.tiles[seg.tile].pairs else t.ops
     cdef const Operand* lane = &v.lane
@@ -246,10 +140,33 @@ cdef int64_t run_lanes(const Table* t, const Arrays* v, const Item* it, Segment*
         if t.direct:
             sums = v.out + ((it.g * t.rows + it.r0) * t.lanes + l0) * t.ops.computed
         work += run_tile(t, &t.tiles[seg.tile], lanes, it.rows, matrix, rows, row_bytes,
-                         sums + i * block)
+                         sums + i * block, ahead)
         if t.set_once and not t.direct:
             store_block(t, v, it, it.l_block + i, sums)
     return work
+
+
+cdef int64_t run_rows(const Table* t, const Arrays* v, const Item* it, const Place* here,
+                      char* panel, char* transposed, char* sums, rows_ahead* ahead) noexcept nogil:
+    """One tile for an item, after packing its rows if they are to be packed."""
+    cdef const Operand* row = &v.row
+    cdef Operand raw = v.row
+    cdef Segment* seg = &t.segments[here.s]
+    cdef int64_t n = here.n * t.nb, c = it.g * t.rows + it.r0, lane = it.l_block * t.lb, j
+    if t.depthwise:
+        pack_lanes(&t.panel, row, panel, n, t.lb, lane, min(t.lb, t.lanes - lane),
+                   here.m * t.row_planes, t.panel.row // t.lb, t.row_planes if t.pairs else 0)
+        return run_lanes(t, v, it, seg, panel, 0, n, here.m, transposed, sums, ahead)
+    if t.tiles[seg.tile].packed:
+        raw.ops = t.pair_ops if t.tiles[seg.tile].pairs else t.ops
+        for j in range(t.nb):
+            pack_panel(&t.panel, &raw, panel + t.panel.row // t.nb * j * raw.ops.computed, n + j, c,
+                       it.rows, here.m, t.columns - seg.width)
+        return run_lanes(t, v, it, seg, panel, t.panel.row * raw.ops.computed, n, here.m,
+                         transposed, sums, ahead)
+    return run_lanes(t, v, it, seg,
+                     row.data + n * row.stride_n + c * row.stride_c + here.m * t.ops.stored,
+                     row.stride_c, n, here.m, transposed, sums, ahead)
 
 
 cdef int64_t run_item(const void* table, const void* arrays, int64_t index, char* scratch) \
@@ -258,11 +175,13 @@ cdef int64_t run_item(const void* table, const void* arrays, int64_t index, char
     cdef const Table* t = <const Table*> table
     cdef const Arrays* v = <const Arrays*> arrays
     cdef Item it = item_of(t, index, v.l_blocks)
-    cdef int64_t size = t.ops.computed, tiles = t.N // t.nb * t.tiles_per_n, work = 0, j
+    cdef int64_t size = t.ops.computed, tiles = t.N // t.nb * t.tiles_per_n, work = 0
     cdef int64_t lane_block = t.lb * t.rb * t.S, block = it.l_blocks * lane_block
     cdef int64_t first = it.slot * tiles // t.slots
     cdef int64_t end = (it.slot + 1) * tiles // t.slots
-    cdef int64_t i, n = -1, s = 0, before = 0, m, in_n, pending = 0
+    cdef int64_t i, pending = 0
+    cdef Place here, there
+    cdef rows_ahead ahead[2]
     cdef char* transposed = scratch + t.stacked_bytes
     cdef char* panel = transposed + t.lanes_bytes
     cdef char* own = panel + t.rb * t.panel.row * size
@@ -270,9 +189,6 @@ cdef int64_t run_item(const void* table, const void* arrays, int64_t index, char
     # A slot that is short enough needs no second level of summation.
     cdef bint direct = end - first <= t.flush
     cdef char* sums = total if direct else own
-    cdef const Operand* row = &v.row
-    cdef Operand raw = v.row
-    cdef Segment* seg
     if not t.set_once:
         memset(total, 0, block * size)
     if t.filled_up:  # nobody uses the sums of these lanes, but denormals there would cost time
@@ -281,33 +197,16 @@ cdef int64_t run_item(const void* table, const void* arrays, int64_t index, char
             memset(panel, 0, t.panel.row * size)
     if not direct:
         memset(sums, 0, block * size)
+    there.n = -1
+    if first < end:
+        there = place_of(t, first, there)
     for i in range(first, end):
-        if i // t.tiles_per_n != n:
-            n, s, before = i // t.tiles_per_n, 0, 0  # the tile's row, or block of rows
-        in_n = i % t.tiles_per_n
-        while in_n >= before + t.segments[s].count:
-            before += t.segments[s].count
-            s += 1
-        seg = &t.segments[s]
-        m = seg.start + (in_n - before) * seg.width
-        if t.depthwise:
-            pack_lanes(&t.panel, row, panel, n, t.lb, it.l_block * t.lb,
-                       min(t.lb, t.lanes - it.l_block * t.lb), m * t.row_planes,
-                       t.panel.row // t.lb, t.row_planes if t.pairs else 0)
-            work += run_lanes(t, v, &it, seg, panel, 0, n, m, transposed, sums)
-        elif t.tiles[seg.tile].packed:
-            raw.ops = t.pair_ops if t.tiles[seg.tile].pairs else t.ops
-            for j in range(t.nb):
-                pack_panel(&t.panel, &raw, panel + t.panel.row // t.nb * j * raw.ops.computed,
-                           n * t.nb + j, it.g * t.rows + it.r0, it.rows, m,
-                           t.columns - seg.width)
-            work += run_lanes(t, v, &it, seg, panel, t.panel.row * raw.ops.computed, n * t.nb, m,
-                              transposed, sums)
-        else:
-            work += run_lanes(t, v, &it, seg,
-                              row.data + n * t.nb * row.stride_n
-                              + (it.g * t.rows + it.r0) * row.stride_c + m * t.ops.stored,
-                              row.stride_c, n * t.nb, m, transposed, sums)
+        here, ahead[0].rows, ahead[1].rows = there, 0, 0
+        if i + 1 < tiles:
+            there = place_of(t, i + 1, there)
+            if t.fetched:
+                set_ahead(t, v, &it, &here, &there, ahead)
+        work += run_rows(t, v, &it, &here, panel, transposed, sums, ahead)
         pending += 1
         if not direct and (pending == t.flush or i == end - 1):
             add_up(total, sums, block, size)
@@ -399,6 +298,8 @@ cdef class WeightGradient:
             t.tap_step = 0
         t.finished = min(t.rb, max(1, 192 // t.S))  # the sums and their lines stay in L1
         t.lanes_are_filters, t.windows = lanes_are_filters, windows
+        t.fetched = bl.fetched
+        t.reads_from, t.reads_to = program.reads
         self.in_place = not bl.packed
         self.items = (t.slots * t.groups * t.all_r_blocks
                       * ((t.all_l_blocks + t.l_blocks - 1) // t.l_blocks))
