@@ -88,6 +88,10 @@ def rows_are_better(p: ConvProblem, lanes_from: str, computed: int, item: int, m
     speed, transposed = _SPEED[m.vector_bytes]
     filled = lanes / round_up(lanes, vector)
     filled *= 1.02 if filled == 1 or m.vector_bytes == 64 else 0.93  # AVX2 has no masks
+    if m.vector_bytes == 64 and not m.halved and lanes <= vector and rows <= 16:
+        stacked = item == computed and rows >= 8 and p.S > 25  # lanes stand for several taps
+        if p.N * p.Q >= 1000 and not stacked:
+            filled *= 0.9  # with one vector, there is a load for nearly every multiply-add
     speed *= p.Q / round_up(p.Q, vector)
     sums = 3 / p.Q + 48 / (item * max(1, p.N) * p.Q)  # of a row, and of a call
     return speed + transposed / (rows * p.S) - sums >= filled

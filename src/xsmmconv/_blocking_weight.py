@@ -175,7 +175,7 @@ def _good_rows(sh: WeightShape, lists: str, pairs: bool) -> bool:
     item = 2 if pairs else sh.item
     good = sh.row_planes == 1 and lists == "channels" and not too_far(sh.row_width, item)
     if pairs:
-        near = sh.lanes > 64 and collide(sh.row_width * item, 4096)
+        near = max(sh.lanes, sh.rows) > 64 and collide(sh.row_width * item, 4096)
         good = good and sh.row_width % 2 == 0 and not near
     else:
         good = good and sh.same_type
