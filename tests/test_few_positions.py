@@ -61,7 +61,7 @@ def test_weights_in_any_place_packed_at_any_time(line, operation, dtype, monkeyp
     problem = parse(line)
     pass_ = "forward" if operation is FORWARD else "backward_data"
     found = plan(line, pass_, dtype)
-    monkeypatch.setattr(_blocking_lanes, "_by_block", lambda sh, m, blocking: blocking)
+    monkeypatch.setattr(_blocking_lanes, "_weights", lambda sh, m, blocking: blocking)
     before = plan(line, pass_, dtype)
     first, weight, _ = problems.integer_operands(problem, operation, dtype)
     exact = problems.call(reference, operation, problem, first, weight)
@@ -98,6 +98,43 @@ def test_when_weights_are_packed_by_blocks(line, changed, by_block):
     assert ("weights packed for a block of filters" in found.describe()) == by_block
     if by_block:
         assert found.engine.scratch_bytes <= found._machine.l2_bytes
+
+
+@pytest.mark.parametrize(
+    ("line", "unpacked"),
+    [
+        ("n1c64k64s1w1", True),
+        ("n2c100k50s1w11", True),
+        ("n3c96k128s1g2w5", True),
+        ("n1c66k70s1st3w61", True),  # phases without a tap
+        ("n1c256k256s1w128", True),
+        ("n1c256k256s1w129", False),  # many columns
+        ("n1c256k256s3p1w8", False),  # several taps: filters are no neighbours
+        ("n1c1024k32s1w8", True),
+        ("n1c1024k32s1w13", False),  # rows of weights that collide
+        ("n1c16k16s1w8", False),  # few weights
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.dtype(np.float32), np.dtype(np.float64)], ids=str)
+def test_weights_that_lie_as_backward_data_reads_them(line, unpacked, dtype):
+    """No bit depends on it."""
+    problem, found = parse(line), plan(line, "backward_data", dtype)
+    assert found._blocking.unpacked == unpacked
+    assert found._blocking.lanes == "filters" or not unpacked
+    assert (found.engine.shared_bytes == 0) == unpacked
+    assert ("weights as they lie" in found.describe()) == unpacked
+    whole = problems.integer_operands(problem, BACKWARD_DATA, dtype)[:2]
+    exact = problems.call(reference, BACKWARD_DATA, problem, *whole)
+    real = problems.real_operands(problem, BACKWARD_DATA, dtype)[:2]
+    expected = [problems.rounded(exact, dtype), np.full(found.output_shape, np.nan, dtype)]
+    found.run(*real, None, False, expected[1], 1)
+    for (first, weight), result in zip((whole, real), expected, strict=True):
+        for same in views(weight):
+            for threads in 1, 3:
+                out = np.full(found.output_shape, np.nan, dtype)
+                issued = found.run(first, same, None, False, out, threads)
+                problems.assert_equal(out, result, line)
+                assert issued == found.multiply_adds
 
 
 def test_taps_that_reach_nothing_count():

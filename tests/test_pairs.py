@@ -114,7 +114,7 @@ def test_the_corpus_has_problems_for_them():
         ("n2c15k1s51d8w1500", "forward", "51 taps in 3 parts"),
         ("n2c1k16s50d3p70w1500", "backward_data", "50 taps in 2 parts"),
         ("n4c64k64s5w20", "forward", "filters in the lanes"),
-        ("n2c7k16s51d8w900", "backward_weight", "n = taps"),
+        ("n2c3k32s51d8w900", "backward_weight", "n = taps"),
         ("n2c64k64s3w900", "backward_weight", "n = channels"),
     ],
 )

@@ -83,11 +83,11 @@ def test_the_rows_seen_before_change_no_bit(line, pass_, monkeypatch):
 def test_the_rows_seen_before_change_no_bit_of_a_weight_gradient(line, monkeypatch):
     problem, y, _ = arrays(line, "backward_weight")
     _, x, _ = arrays(line, "forward")
-    results = []
+    results, machine = [], dataclasses.replace(_plan.machine("float32"), halved=True)
     for lengths in (10**6, 0):
         monkeypatch.setattr(_plan, "_ROW_LENGTHS", lengths)
         monkeypatch.setattr(_plan, "_row_lengths", set())
-        plan = _plan.Plan("backward_weight", problem)
+        plan = _plan.Plan("backward_weight", problem, found=machine)
         out = np.full(plan.output_shape, np.nan, np.float32)
         plan.run(y, x, None, False, out, 1)
         results.append((plan.describe(), out))
@@ -172,9 +172,10 @@ def test_rows_that_are_too_far_apart_for_a_kernel_are_copied(monkeypatch):
 @pytest.mark.parametrize(("C", "packed"), [(1000, False), (1_000_000, True)])
 def test_weights_that_are_too_far_apart_for_a_kernel_are_packed(C, packed):
     sh = SimpleNamespace(tap_pairs=False, pairs=False, merged=(), C=C, K=3, item=4)
-    bl = SimpleNamespace(lists="channels", transposed=False, split=1, cb=C)
+    sh.natural, sh.order = True, "KCS"
+    bl = SimpleNamespace(lists="channels", transposed=False, unpacked=False, split=1, cb=C)
     runs = [_geometry.Run(range(10), 0, 100, 0, 1)]
-    assert _lower_correlate.weight_layout(sh, bl, runs, 10, natural=True).packed == packed
+    assert _lower_correlate.weight_layout(sh, bl, runs, 10).packed == packed
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,8 @@ class CorrelateShape:
     known_out: bool  # and of the output's; these two alone must not change a sum
     depthwise: bool = False  # each of the K filters has one channel to itself; there are no groups
     merged: tuple[Run, ...] = ()  # of phases that are filters, too: one after the other of each
+    order: str = "KCS"  # of the weights in memory: "CKS" in backward data
+    natural: bool = False  # and the kernels can read them there
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,7 @@ class CorrelateBlocking:
     fetched: bool = False  # what the next chunk copies to the panel is brought to L2 meanwhile,
     rows_fetched: bool = False  # and where the interleaved rows will be written
     by_block: bool = False  # weights are packed for a block of filters right before its use
+    unpacked: bool = False  # filters are in the lanes, and neighbours in the user's array, too
 
     @property
     def transposed(self) -> bool:

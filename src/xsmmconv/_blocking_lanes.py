@@ -13,10 +13,12 @@ from xsmmconv._blocking import (
     Machine,
     ceil_div,
     chunk_columns,
+    collide,
     even_parts,
     in_l1,
     longest,
     round_up,
+    too_far,
     trimmed,
 )
 
@@ -58,6 +60,15 @@ def _fills_vectors(sh: CorrelateShape, m: Machine, width: int, taps: int) -> boo
     return few and not trimmed(sh)
 
 
+def _few_columns(sh: CorrelateShape, m: Machine, width: int) -> bool:
+    """Whether packing weights would cost more than it gains: one tap, whose filters are neighbours
+    in memory. (Those that collide in L1 would be read from L2 for every dozen columns.)"""
+    lanes, most = m.vector_bytes // sh.item, 12 if collide(sh.K * sh.item, 4096) else 128
+    lie_so = sh.order == "CKS" and sh.S == 1 and sh.same_type and not too_far(sh.K, sh.item)
+    lie_so = lie_so and 2 * sh.C >= lanes <= sh.K and not sh.merged
+    return lie_so and sh.N * width <= min(most, sh.C * sh.K // 128)
+
+
 def filters_in_lanes(
     sh: CorrelateShape, m: Machine, short: bool, width: int, taps: int, reach: int
 ) -> CorrelateBlocking | None:
@@ -67,7 +78,10 @@ def filters_in_lanes(
     lanes, block = m.vector_bytes // sh.item, 128 // sh.item
     few = min(sh.C, sh.K)
     many = taps > 1 and few >= 4 * block and few * taps >= 16 * block
-    if short and in_l1(sh, m) and _fills_vectors(sh, m, width, taps):
+    few_columns = _few_columns(sh, m, width)
+    if few_columns:
+        short = True
+    elif short and in_l1(sh, m) and _fills_vectors(sh, m, width, taps):
         return None
     if sh.tap_pairs or sh.merged or not (short or (many and not sh.pairs)):
         return None
@@ -87,6 +101,8 @@ def filters_in_lanes(
     # Few filters leave accumulators for many columns, which share what is read of the weights:
     # those stream from L2. (2 vectors x 12 columns; AVX2 x 6, or 4 x 3 for short rows.)
     kb, border = min(sh.K, block if short else 2 * lanes), min(tile, 12)
+    if few_columns and sh.N * width <= 4:  # longer pieces of the weights
+        kb = min(sh.K, 2 * block)
     reasons = (
         reason,
         "lists over taps: k = channels",
@@ -97,13 +113,16 @@ def filters_in_lanes(
     bl = CorrelateBlocking(
         "taps", "filters", nb, True, False, False, tile, border, 1, kb, cb, chunk, reasons
     )
-    return _by_block(sh, m, bl)
+    return _weights(sh, m, bl)
 
 
-def _by_block(sh: CorrelateShape, m: Machine, bl: CorrelateBlocking) -> CorrelateBlocking:
-    """Where one item reads all weights of a group, those of a block of filters are packed right
-    before they are used: so they never leave L2, if that holds them and what the item has."""
+def _weights(sh: CorrelateShape, m: Machine, bl: CorrelateBlocking) -> CorrelateBlocking:
+    """Where few columns need weights that lie as they are read, these are not packed. Where one
+    item reads all weights of a group, those of a block of filters are packed right before they are
+    used: so they never leave L2, if that holds them and what the item has."""
     width, _, reach = longest(sh.phases)
+    if _few_columns(sh, m, width) and sh.natural:
+        return replace(bl, unpacked=True, reasons=(*bl.reasons, "weights as they lie"))
     panel = sh.C * bl.nb * (bl.chunk + reach) * sh.planes
     tile = bl.kb * bl.tile * (bl.nb + 1)
     fits = (sh.C * sh.S * bl.kb + panel + tile) * sh.item <= m.l2_bytes

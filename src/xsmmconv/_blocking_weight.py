@@ -119,6 +119,10 @@ def _lane_block(sh: WeightShape, m: Machine, taps: int, reach: int) -> tuple[int
     use it, and it has to be written.
     """
     vector, block = m.vector_bytes // sh.item, 128 // sh.item
+    width = longest(sh.phases)[0]
+    if sh.direct_out and sh.N * width <= 16 and sh.lanes % vector == 0:
+        # Long pieces of the rows that the kernels write.
+        return round_up(even_parts(sh.lanes, 2**14 // (width * sh.item)), vector), 1
     lb = kernel_lanes(sh.lanes if 2 * sh.lanes <= 3 * block else block, sh.item, m)
     cost = _AVX2 if m.vector_bytes == 32 else _HALVED if m.halved else _AVX512
     most = len(cost) - 1

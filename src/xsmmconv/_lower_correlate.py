@@ -55,10 +55,8 @@ class Program:
     pair_lanes: tuple[int, int] = (0, 0)  # positions from tap to tap, and elements of the weights
 
 
-def weight_layout(
-    sh: CorrelateShape, bl: CorrelateBlocking, run_list, S: int, natural: bool
-) -> WeightLayout:
-    """`natural`: the weights lie as the formulas write them, [K][C][S], in the kernels' type."""
+def weight_layout(sh: CorrelateShape, bl: CorrelateBlocking, run_list, S: int) -> WeightLayout:
+    natural = sh.natural and sh.order == "KCS"
     if sh.tap_pairs and not sh.depthwise:
         # [filter]([channel][tap] in BF16, and the same in FP32 for single taps)
         order = {t: j for j, t in enumerate(t for run in run_list for t in run.taps)}
@@ -66,6 +64,8 @@ def weight_layout(
         tap = tuple(ceil_div(size, 2) + order[t] if t in order else -1 for t in range(S))
         step = ceil_div(size, 2) + size
         return WeightLayout(tap, step, len(order), sh.C, 0, sh.K * step, True)
+    if bl.unpacked:
+        return WeightLayout((0,), 1, sh.K, bl.cb, bl.cb * sh.K, sh.C * sh.K, False)
     if bl.transposed:  # [block of filters][channel][tap][filter]
         tap = tuple(t * bl.kb for t in range(S))
         step = S * bl.kb
@@ -432,9 +432,7 @@ class _Lowering:
         )
 
 
-def lower_correlate(
-    sh: CorrelateShape, bl: CorrelateBlocking, S: int, natural: bool, kernel
-) -> Program:
+def lower_correlate(sh: CorrelateShape, bl: CorrelateBlocking, S: int, kernel) -> Program:
     """`kernel(type, m, n, k, lda, ldb, ldc, beta, ahead)` gives the address of a kernel."""
     phases = [split_taps(phase, bl.split) for phase in sh.phases]
     run_list = [run for phase in phases for run in phase.runs]
@@ -448,7 +446,7 @@ def lower_correlate(
             source = replace(source, row=2 * source.row, pairs=source.row)
     else:
         source = in_place(run_list, sh.source_width)
-    program = Program(source, weight_layout(sh, bl, run_list, S, natural))
+    program = Program(source, weight_layout(sh, bl, run_list, S))
     if sh.depthwise and sh.tap_pairs and run_list:
         distance = run_list[0].spacing * sh.planes
         program.pair_lanes = distance, run_list[0].taps.step * bl.kb

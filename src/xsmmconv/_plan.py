@@ -194,10 +194,7 @@ class Plan:
             self._check_tiles(phases, _CALL * ceil_div(shape.C, self._blocking.cb))
         else:
             self._check_tiles(phases, shape.C * (p.S if shape.tap_pairs else 1))
-        # Pairs of channels are what one tap of BF16 is anyway.
-        natural = self._same_type or (shape.pairs and p.S == 1 and C % 2 == 0)
-        natural = natural and forward and self._in_place
-        self._program = lower_correlate(shape, self._blocking, p.S, natural, _kernel)
+        self._program = lower_correlate(shape, self._blocking, p.S, _kernel)
         if self._program.weight.packed:
             # Forward and backward data can have the same layout, with the two axes swapped.
             of_kernels = shape.pairs, self._program.pair_lanes[1]
@@ -255,6 +252,9 @@ class Plan:
             pairs = "taps" if self._native_bf16 else ""
         rounded_out = bool(pairs) and all(phase.step == 1 for phase in phases)
         known_out = (direct_out or rounded_out) and _may_depend_on(out_width)
+        # Pairs of channels are what one tap of BF16 is anyway.
+        as_pairs = forward and pairs == "channels" and p.S == 1 and C % 2 == 0
+        natural = self._in_place and (self._same_type or as_pairs)
         return CorrelateShape(
             max(1, p.N),
             1 if depthwise else p.g,
@@ -276,6 +276,8 @@ class Plan:
             known_source,
             known_out,
             depthwise,
+            order="KCS" if forward else "CKS",
+            natural=natural,
         )
 
     def _make_weight_gradient(self) -> None:
