@@ -67,7 +67,7 @@ def test_weights_in_any_place_packed_at_any_time(line, operation, dtype, monkeyp
     exact = problems.call(reference, operation, problem, first, weight)
     expected = problems.rounded(exact, dtype)
     for same in views(weight):
-        once = found.engine.pack(same) if found.engine.shared_bytes else None
+        once = found.engine.pack(same)
         for way, packed, threads in (
             (found, None, 1),
             (found, None, 3),
@@ -121,7 +121,7 @@ def test_weights_that_lie_as_backward_data_reads_them(line, unpacked, dtype):
     problem, found = parse(line), plan(line, "backward_data", dtype)
     assert found._blocking.unpacked == unpacked
     assert found._blocking.lanes == "filters" or not unpacked
-    assert (found.engine.shared_bytes == 0) == unpacked
+    assert (found.engine.pack(np.ones(problem.weight_shape, dtype)) is None) == unpacked
     assert ("weights as they lie" in found.describe()) == unpacked
     whole = problems.integer_operands(problem, BACKWARD_DATA, dtype)[:2]
     exact = problems.call(reference, BACKWARD_DATA, problem, *whole)

@@ -98,6 +98,32 @@ def test_within_the_bound(problem, pass_):
     problems.assert_within(got, exact, bound, problem, operation)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "n1c96k70s3w200",  # blocks of 32 channels, and six more
+        "n1c70k97s3w200",  # an odd number of them
+        "n2c64k1100s1w150",  # two blocks of a list's channels
+        "n1c48k64s5g2w200",
+        "n1c40k66s7st3w300",  # taps of three phases
+        "n1c40k33s4st7p2w300",  # and some that reach nothing
+        "n1c2k64s40w400",
+    ],
+)
+@pytest.mark.parametrize("pass_", ["forward", "backward_data"])
+def test_many_channels(line, pass_):
+    """Weights are packed by whole lines, and what is left by pieces, wherever they lie."""
+    problem, operation = problems._text.parse(line), problems.PASSES[pass_]
+    found = plan(problem, pass_)
+    first, weight = problems.integer_operands(problem, operation, BFLOAT16)[:2]
+    exact = problems.call(reference, operation, problem, first, weight)
+    for same in weight, np.repeat(weight, 2, axis=2)[..., ::2], np.asfortranarray(weight):
+        for threads in 1, 2:
+            got, issued = run(found, first, same, threads=threads)
+            problems.assert_equal(got, problems.rounded(exact, BFLOAT16), line, pass_)
+            assert issued == found.multiply_adds
+
+
 def test_the_corpus_has_problems_for_them():
     for pass_ in PASSES:
         assert sum(in_pairs(plan(problem, pass_)) for problem in problems.CORPUS[::5]) > 5

@@ -304,6 +304,50 @@ static void pair_taps(char* dst, const char* src, ptrdiff_t spacing, ptrdiff_t n
   for (ptrdiff_t i = 0; i < n; i++) out[i] = in[i] >> 16 | (in[i + spacing] & 0xffff0000u);
 }
 
+/* Up to 32 rows become to[column][row]: line by line, since rows may be so far apart that they
+ * collide in the cache. */
+static XC_AVX512_16 void transpose_lanes(uint16_t* to, const char* src, ptrdiff_t row_stride,
+                                         ptrdiff_t rows, ptrdiff_t cols) {
+  enum { AHEAD = 256 };
+  uint16_t block[32][32] = {{0}};
+  for (ptrdiff_t j = 0; j < cols; j += 32) {
+    const __mmask32 some = (__mmask32)(cols - j < 32 ? (1u << (cols - j)) - 1 : ~0u);
+    for (ptrdiff_t k = 0; k < rows; k++) {
+      const char* const from = src + k * row_stride + 2 * j;
+      _mm_prefetch(from + AHEAD, _MM_HINT_T0);
+      _mm512_storeu_si512(block[k], _mm512_maskz_loadu_epi16(some, from));
+    }
+    for (int i = 0; i < 32; i += 8) {
+      __m512i r[8];
+      for (int k = 0; k < 8; k++) {
+        r[k] = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i*)(block[k] + i)));
+        r[k] = _mm512_inserti32x4(r[k], _mm_loadu_si128((const __m128i*)(block[k + 8] + i)), 1);
+        r[k] = _mm512_inserti32x4(r[k], _mm_loadu_si128((const __m128i*)(block[k + 16] + i)), 2);
+        r[k] = _mm512_inserti32x4(r[k], _mm_loadu_si128((const __m128i*)(block[k + 24] + i)), 3);
+      }
+      transpose8_u16_four(r);
+      for (int k = 0; k < 8; k++) _mm512_storeu_si512(to + (j + i + k) * 32, r[k]);
+    }
+  }
+}
+
+/* Weights of 32 channels to pairs of these, for neighbouring columns, which are taps and filters. */
+static XC_AVX512_16 void scatter_lines(uint32_t* to, ptrdiff_t dst_k, const int64_t* tap,
+                                       const char* src, ptrdiff_t src_c, ptrdiff_t cols,
+                                       ptrdiff_t S) {
+  uint16_t lines[32 * 32];
+  ptrdiff_t k = 0, t = 0;
+  for (ptrdiff_t j = 0; j < cols; j += 32) {
+    const ptrdiff_t nc = cols - j < 32 ? cols - j : 32;
+    transpose_lanes(lines, src + 2 * j, src_c, 32, nc);
+    for (ptrdiff_t i = 0; i < nc; i++) {
+      if (tap[t] >= 0)
+        _mm512_storeu_si512(to + k * dst_k + tap[t], _mm512_loadu_si512(lines + 32 * i));
+      if (++t == S) t = 0, k++;
+    }
+  }
+}
+
 /* Weights of some filters and channels to pairs of channels:
  * dst[k*dst_k + tap[t] + c/2] = (src[k][c][t], src[k][c + 1][t]) for even c; beside the last channel
  * of an odd number are true zeros, and taps < 0 are left out. */
@@ -313,7 +357,12 @@ static XC_AVX512_16 void scatter_pairs(void* dst, ptrdiff_t dst_k, const int64_t
   const int neighbours = src_t == 2 || S == 1; /* the taps, and perhaps filter after filter */
   const ptrdiff_t together = neighbours && (K == 1 || src_k == 2 * S) ? K : 1;
   const ptrdiff_t cols = neighbours ? together * S : 1;
-  for (ptrdiff_t c = 0; c < C; c += 8) {
+  ptrdiff_t c = 0;
+  for (; cols >= 32 && c + 32 <= C; c += 32) /* whole lines are read and written */
+    for (ptrdiff_t k0 = 0; k0 < K; k0 += together)
+      scatter_lines((uint32_t*)dst + k0 * dst_k + c / 2, dst_k, tap, src + k0 * src_k + c * src_c,
+                    src_c, cols, S);
+  for (; c < C; c += 8) {
     const ptrdiff_t nr = C - c < 8 ? C - c : 8;
     const __mmask8 pairs = (__mmask8)((1u << ((nr + 1) / 2 * 2)) - 1);
     for (ptrdiff_t k0 = 0; k0 < K; k0 += together)
@@ -342,33 +391,8 @@ static XC_AVX512_16 void scatter_pairs(void* dst, ptrdiff_t dst_k, const int64_t
 }
 
 /* The same for up to 32 filters that are to be neighbours, as scatter_lanes does it. Where a filter's
- * weights follow each other, they are the rows of a matrix to be transposed: line by line, since
- * rows may be so far apart that they collide in the cache. At most 256 taps. */
+ * weights follow each other, they are the rows of a matrix to be transposed. At most 256 taps. */
 enum { LANE_COLUMNS = 512 };
-static XC_AVX512_16 void transpose_lanes(uint16_t* to, const char* src, ptrdiff_t row_stride,
-                                         ptrdiff_t rows, ptrdiff_t cols) {
-  enum { AHEAD = 256 };
-  uint16_t block[32][32] = {{0}};
-  for (ptrdiff_t j = 0; j < cols; j += 32) {
-    const __mmask32 some = (__mmask32)(cols - j < 32 ? (1u << (cols - j)) - 1 : ~0u);
-    for (ptrdiff_t k = 0; k < rows; k++) {
-      const char* const from = src + k * row_stride + 2 * j;
-      _mm_prefetch(from + AHEAD, _MM_HINT_T0);
-      _mm512_storeu_si512(block[k], _mm512_maskz_loadu_epi16(some, from));
-    }
-    for (int i = 0; i < 32; i += 8) {
-      __m512i r[8];
-      for (int k = 0; k < 8; k++) {
-        r[k] = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i*)(block[k] + i)));
-        r[k] = _mm512_inserti32x4(r[k], _mm_loadu_si128((const __m128i*)(block[k + 8] + i)), 1);
-        r[k] = _mm512_inserti32x4(r[k], _mm_loadu_si128((const __m128i*)(block[k + 16] + i)), 2);
-        r[k] = _mm512_inserti32x4(r[k], _mm_loadu_si128((const __m128i*)(block[k + 24] + i)), 3);
-      }
-      transpose8_u16_four(r);
-      for (int k = 0; k < 8; k++) _mm512_storeu_si512(to + (j + i + k) * 32, r[k]);
-    }
-  }
-}
 static XC_AVX512_16 void scatter_filter_lanes(void* dst, ptrdiff_t dst_c, ptrdiff_t dst_t,
                                               const char* src, ptrdiff_t src_k, ptrdiff_t K,
                                               ptrdiff_t C, ptrdiff_t S) {

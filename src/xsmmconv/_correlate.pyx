@@ -401,8 +401,12 @@ cdef class Correlate:
         t.lines = lines // (calls * ((t.K + t.kb - 1) // t.kb)) + 1
 
     def pack(self, cnp.ndarray weight):
-        """The weights in the layout of this program, for `run` to use again and again."""
-        cdef Packed packed = Packed(self.shared_bytes)
+        """The weights in the layout of this program, for `run` to use again and again; None if it
+        uses them as they lie."""
+        cdef Packed packed
+        if not self.packs_weights:
+            return None
+        packed = Packed(self.shared_bytes)
         self.pack_into(weight, packed.memory, 1)
         return packed
 

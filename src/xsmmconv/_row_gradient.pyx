@@ -171,7 +171,7 @@ cdef int64_t run_item(const void* table, const void* arrays, int64_t index, char
     for j in range(first, last):
         calls += t.blocks[j].calls
     tile.rows, tile.ahead, tile.stretch = t.nb, ahead, t.stretch
-    ahead[0].rows = ahead[1].rows = 0
+    memset(ahead, 0, sizeof(ahead))
     for i in range(slot * tiles // t.slots, (slot + 1) * tiles // t.slots):
         n, tile.start = i // t.tiles_per_n * t.nb, i % t.tiles_per_n * t.tile
         end = min(tile.start + t.tile, t.count)

@@ -197,6 +197,7 @@ cdef int64_t run_item(const void* table, const void* arrays, int64_t index, char
             memset(panel, 0, t.panel.row * size)
     if not direct:
         memset(sums, 0, block * size)
+    memset(ahead, 0, sizeof(ahead))
     there.n = -1
     if first < end:
         there = place_of(t, first, there)
