@@ -47,6 +47,13 @@ def test_caches_are_those_of_the_machine(level, name, variable, usual):
     assert found == min(max(size, usual // 4), 4 * usual)
 
 
+@pytest.mark.parametrize(("found", "counted"), [(2**18, 2**20), (2**20, 2**20), (2**21, 2**21)])
+def test_blocking_is_for_a_megabyte_of_cache_at_least(found, counted, monkeypatch):
+    monkeypatch.setattr(_dispatch, "cache_bytes", lambda level: found)
+    machine = _plan.machine("float32")
+    assert (machine.l1_bytes, machine.l2_bytes) == (2**15, counted)
+
+
 def test_configuration_counts_plans_and_kernels():
     before, limit = _plan.cache_info()
     xsmmconv.conv1d(np.ones((1, 3, 4321), "f4"), np.ones((5, 3, 7), "f4"))

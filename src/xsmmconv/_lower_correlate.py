@@ -56,6 +56,7 @@ class Program:
 
 
 def weight_layout(sh: CorrelateShape, bl: CorrelateBlocking, run_list, S: int) -> WeightLayout:
+    """Of the user's array, if the kernels can read it there, or of the packed weights."""
     natural = sh.natural and sh.order == "KCS"
     if sh.tap_pairs and not sh.depthwise:
         # [filter]([channel][tap] in BF16, and the same in FP32 for single taps)
