@@ -1,7 +1,7 @@
 """What the tests share: the corpus, the four operations on a problem, data, and comparisons."""
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isqrt
 from pathlib import Path
 
@@ -9,7 +9,8 @@ import ml_dtypes
 import numpy as np
 from hypothesis import strategies as st
 
-from xsmmconv import _text, reference
+from xsmmconv import _plan, _text, reference
+from xsmmconv._problem import ConvProblem
 
 CORPUS = [
     problem
@@ -56,6 +57,16 @@ BACKWARD_WEIGHT = Operation("conv1d_backward_weight", "y", "x", "weight")
 TRANSPOSED = Operation("conv_transpose1d", "y", "weight", "x")
 OPERATIONS = [FORWARD, BACKWARD_DATA, BACKWARD_WEIGHT, TRANSPOSED]
 PASSES = {"forward": FORWARD, "backward_data": BACKWARD_DATA, "backward_weight": BACKWARD_WEIGHT}
+
+
+def plan(problem, pass_, dtype, *, in_place=True, **machine):
+    """A plan of its own: of a problem or a line, for this machine but for what `machine` says."""
+    p = _text.parse(problem) if isinstance(problem, str) else problem
+    name = dtype if isinstance(dtype, str) else dtype.name
+    pass_ = {operation: name for name, operation in PASSES.items()}.get(pass_, pass_)
+    sizes = p.N, p.C, p.K, p.S, p.W, p.Q, p.s, p.d, p.pl, p.pr, p.g
+    found = replace(_plan.machine(name), **machine)
+    return _plan.Plan(pass_, ConvProblem(*sizes, name), in_place, found)
 
 
 def shape(problem, array):

@@ -15,7 +15,6 @@ from problems import (
 
 import xsmmconv
 from xsmmconv import _plan, reference
-from xsmmconv._problem import ConvProblem
 from xsmmconv._text import parse
 
 CONFORMER = "n2c48k48s31psameg48w600"
@@ -80,9 +79,7 @@ def test_rows_that_others_are_faster_for(line, operation, dtype, monkeypatch):
     """Channels in the lanes where they would not be chosen, with a stride of one."""
     monkeypatch.setattr(_plan, "channels_in_lanes", lambda *sizes: True)
     p = parse(line)
-    sizes = p.N, p.C, p.K, p.S, p.W, p.Q, p.s, p.d, p.pl, p.pr, p.g
-    pass_ = "forward" if operation is FORWARD else "backward_data"
-    found = _plan.Plan(pass_, ConvProblem(*sizes, dtype.name))
+    found = problems.plan(p, operation, dtype)
     assert in_lanes(found)
     first, second, _ = integer_operands(p, operation, dtype)
     expected = problems.rounded(call(reference, operation, p, first, second), dtype)

@@ -7,16 +7,11 @@ import problems
 import pytest
 from problems import BACKWARD_DATA, BACKWARD_WEIGHT, FORWARD
 
-from xsmmconv import _blocking_correlate, _plan, reference
-from xsmmconv._problem import ConvProblem
-from xsmmconv._text import parse
+from xsmmconv import _blocking_correlate, reference
 
 
 def plan(line, pass_="forward", amd=True):
-    p = parse(line)
-    sizes = p.N, p.C, p.K, p.S, p.W, p.Q, p.s, p.d, p.pl, p.pr, p.g
-    machine = dataclasses.replace(_plan.machine("float32"), amd=amd, l2_bytes=2**20)
-    return _plan.Plan(pass_, ConvProblem(*sizes, "float32"), found=machine)
+    return problems.plan(line, pass_, "float32", amd=amd, l2_bytes=2**20)
 
 
 @pytest.mark.parametrize(
@@ -79,16 +74,12 @@ def test_what_the_next_tile_of_a_weight_gradient_reads(line, fetched):
 def test_no_bit_depends_on_whether_rows_are_copied(problem, operation, dtype):
     """Also where caches are small, and what is copied is fetched: a kernel for fewer columns may
     add in another order."""
-    p = problem
-    sizes = p.N, p.C, p.K, p.S, p.W, p.Q, p.s, p.d, p.pl, p.pr, p.g
-    pass_ = "forward" if operation is FORWARD else "backward_data"
     first, second = problems.real_operands(problem, operation, dtype)[:2]
     for l2_bytes in 2**14, 2**17:
-        machine = dataclasses.replace(_plan.machine(dtype.name), amd=True, l2_bytes=l2_bytes)
-        results = []
+        machine, results = {"amd": True, "l2_bytes": l2_bytes}, []
         for in_place in True, False:
-            found = _plan.Plan(pass_, ConvProblem(*sizes, dtype.name), in_place, machine)
-            results.append(np.full(found.output_shape, np.nan if p.N else 0, dtype))
+            found = problems.plan(problem, operation, dtype, in_place=in_place, **machine)
+            results.append(np.full(found.output_shape, np.nan if problem.N else 0, dtype))
             found.run(first, second, None, False, results[-1], 1)
         problems.assert_bitwise_equal(*results, problem, operation, l2_bytes)
 
@@ -105,14 +96,11 @@ def test_nothing_depends_on_it(problem, operation, dtype, monkeypatch):
         return dataclasses.replace(blocking, fetched=blocking.packed, rows_fetched=rows)
 
     monkeypatch.setattr(_blocking_correlate, "_fetched", fetched)
-    p = problem
-    sizes = p.N, p.C, p.K, p.S, p.W, p.Q, p.s, p.d, p.pl, p.pr, p.g
-    pass_ = "forward" if operation is FORWARD else "backward_data"
-    found = _plan.Plan(pass_, ConvProblem(*sizes, dtype.name))
+    found = problems.plan(problem, operation, dtype)
     first, second = problems.integer_operands(problem, operation, dtype)[:2]
     exact = problems.call(reference, operation, problem, first, second)
     for threads in 1, 3:
-        out = np.full(found.output_shape, np.nan if p.N else 0, dtype)
+        out = np.full(found.output_shape, np.nan if problem.N else 0, dtype)
         issued = found.run(first, second, None, False, out, threads)
         problems.assert_equal(out, problems.rounded(exact, dtype), problem, operation, threads)
         assert issued == found.multiply_adds
@@ -122,18 +110,14 @@ def test_nothing_depends_on_it(problem, operation, dtype, monkeypatch):
 @pytest.mark.parametrize("dtype", problems.DTYPES, ids=str)
 def test_weight_gradients_on_smaller_machines(problem, dtype):
     """Tiles of a few positions, of which each fetches what the next one reads."""
-    p = problem
-    sizes = p.N, p.C, p.K, p.S, p.W, p.Q, p.s, p.d, p.pl, p.pr, p.g
     operands = problems.integer_operands(problem, BACKWARD_WEIGHT, dtype)[:2]
     exact = problems.call(reference, BACKWARD_WEIGHT, problem, *operands)
     for l2_bytes in 2**14, 2**17:
-        machine = dataclasses.replace(_plan.machine(dtype.name), amd=True, l2_bytes=l2_bytes)
+        machine = {"amd": True, "l2_bytes": l2_bytes}
         for in_place in True, False:
-            found = _plan.Plan(
-                "backward_weight", ConvProblem(*sizes, dtype.name), in_place, machine
-            )
+            found = problems.plan(problem, BACKWARD_WEIGHT, dtype, in_place=in_place, **machine)
             got = np.full(found.output_shape, np.nan, dtype)
             issued = found.run(*operands, None, False, got, 1)
-            if p.N:  # else nobody computes
+            if problem.N:  # else nobody computes
                 problems.assert_equal(got, problems.rounded(exact, dtype), problem, l2_bytes)
                 assert issued == found.multiply_adds

@@ -7,7 +7,6 @@ that has AVX-512.
 import os
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import problems
@@ -17,7 +16,6 @@ from problems import BFLOAT16, PASSES
 from xsmmconv import _dispatch, _plan, reference
 from xsmmconv._blocking_filter import FilterBlocking
 from xsmmconv._blocking_rows import RowBlocking
-from xsmmconv._problem import ConvProblem
 from xsmmconv._text import parse
 
 pytestmark = pytest.mark.skipif(
@@ -27,10 +25,7 @@ every_pass = pytest.mark.parametrize("pass_", PASSES)
 
 
 def plan(problem, pass_):
-    p = problem
-    sizes = p.N, p.C, p.K, p.S, p.W, p.Q, p.s, p.d, p.pl, p.pr, p.g
-    machine = replace(_plan.machine("bfloat16"), bf16=True)
-    return _plan.Plan(pass_, ConvProblem(*sizes, "bfloat16"), found=machine)
+    return problems.plan(problem, pass_, BFLOAT16, bf16=True)
 
 
 def run(found, first, second, bias=None, relu=False, dtype=BFLOAT16, threads=1):
@@ -145,7 +140,7 @@ def test_the_corpus_has_problems_for_them():
     ],
 )
 def test_what_is_multiplied_in_pairs(line, pass_, pairs_of):
-    found = plan(problems._text.parse(line), pass_)
+    found = plan(line, pass_)
     reasons = " ".join(found._blocking.reasons)
     assert in_pairs(found)
     assert pairs_of in reasons
@@ -162,19 +157,19 @@ def test_what_is_multiplied_in_pairs(line, pass_, pairs_of):
 )
 def test_kernels_round_whole_rows(line, pass_, rounding, monkeypatch):
     monkeypatch.setattr(_plan, "_may_depend_on", lambda length: True)
-    kinds = {kernel[0] for kernel in plan(problems._text.parse(line), pass_)._program.kernels}
+    kinds = {kernel[0] for kernel in plan(line, pass_)._program.kernels}
     assert ("bfloat16 rounded" in kinds) == rounding
 
 
 def test_borders_of_few_filters_are_wide():
     """A vector of a single filter is one accumulator."""
-    found = plan(problems._text.parse("n1c1k15s51d8w3400"), "backward_data")
+    found = plan("n1c1k15s51d8w3400", "backward_data")
     widths = [width for _, width, count, _ in found._program.segments if count == 1]
     assert max(widths[:5]) >= 64
 
 
 def test_tiles_of_weight_gradients_with_far_taps_are_several_steps():
-    found = plan(problems._text.parse("n1c256k256s3d512p512w16000"), "backward_weight")
+    found = plan("n1c256k256s3d512p512w16000", "backward_weight")
     assert found._blocking.tile >= 2 * found._blocking.step
 
 
@@ -188,7 +183,7 @@ def test_tiles_of_weight_gradients_with_far_taps_are_several_steps():
 )
 def test_borders_of_weight_gradients_are_multiplied_in_pairs(line, single):
     """What a tap leaves over at either end is a position in FP32."""
-    program = plan(problems._text.parse(line), "backward_weight")._program
+    program = plan(line, "backward_weight")._program
     widths = {width for _, _, width, _, tile in program.segments if not program.tiles[tile][3]}
     assert widths <= {1}
     assert sum(calls for _, calls, _, pairs, _ in program.tiles if not pairs) == single
@@ -196,7 +191,7 @@ def test_borders_of_weight_gradients_are_multiplied_in_pairs(line, single):
 
 def test_rows_that_some_taps_use_wholly_are_few_segments():
     """However long they are."""
-    found = plan(problems._text.parse("n1c64k64s9d100001p400004w1000001"), "backward_weight")
+    found = plan("n1c64k64s9d100001p400004w1000001", "backward_weight")
     assert len(found._program.segments) < 100
 
 

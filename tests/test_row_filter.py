@@ -10,7 +10,6 @@ from problems import BACKWARD_DATA, BFLOAT16, FORWARD, call, integer_operands
 import xsmmconv
 from xsmmconv import _blocking_filter, _geometry, _layout, _plan, reference
 from xsmmconv._blocking_filter import FilterBlocking
-from xsmmconv._problem import ConvProblem
 from xsmmconv._text import parse
 
 # Taps: none but one, odd and even numbers, a vector of each type, one more. Columns: none that all
@@ -40,16 +39,15 @@ both_passes = pytest.mark.parametrize("operation", [FORWARD, BACKWARD_DATA], ids
 every_dtype = pytest.mark.parametrize("dtype", problems.DTYPES, ids=str)
 
 
-def plan(line, operation, dtype, monkeypatch, found=None):
+def plan(line, operation, dtype, monkeypatch, **machine):
     """A plan of its own, whatever other ways would be worth, if every column has a phase."""
     p = parse(line)
-    sizes = p.N, p.C, p.K, p.S, p.W, p.Q, p.s, p.d, p.pl, p.pr, p.g
     phases = _geometry.backward_data_phases(p.W, p.S, p.Q, p.s, p.d, p.pl)
     whole = operation is FORWARD or _blocking_filter.can_be_filtered(phases, 4)
+    monkeypatch.setattr(_plan, "few_positions", lambda problem: False)
     monkeypatch.setattr(_plan, "channels_in_lanes", lambda *sizes: False)
     monkeypatch.setattr(_plan, "filters_are_better", lambda *sizes: whole)
-    pass_ = "forward" if operation is FORWARD else "backward_data"
-    made = _plan.Plan(pass_, ConvProblem(*sizes, dtype.name), found=found)
+    made = problems.plan(p, operation, dtype, **machine)
     assert isinstance(made._blocking, FilterBlocking) == whole
     return made
 
@@ -139,10 +137,9 @@ def test_no_bit_depends_on_threads_or_copies(line, operation, dtype, monkeypatch
 @every_dtype
 def test_tiles_and_copies_of_any_size(line, operation, dtype, monkeypatch):
     """Caches of other sizes: tiles of a few hundred columns, with a window for each tap."""
-    machine = dataclasses.replace(_plan.machine(dtype.name), l2_bytes=2**15)
-    problem, found = parse(line), plan(line, operation, dtype, monkeypatch, machine)
+    problem, found = parse(line), plan(line, operation, dtype, monkeypatch, l2_bytes=2**15)
     assert found._blocking.tile < problem.Q // 5
-    assert found.engine.scratch_bytes <= machine.l2_bytes
+    assert found.engine.scratch_bytes <= 2**15
     first, second, _ = integer_operands(problem, operation, dtype)
     expected = problems.rounded(call(reference, operation, problem, first, second), dtype)
     for view in first, np.repeat(first, 2, axis=2)[..., ::2]:
@@ -298,11 +295,8 @@ def test_few_channels(channels):
 @every_dtype
 def test_more_taps_than_a_cache_has_room_for(dtype):
     problem = parse("n1c1k1s1000psamew3000")
-    p = problem
-    sizes = p.N, p.C, p.K, p.S, p.W, p.Q, p.s, p.d, p.pl, p.pr, p.g
     for l2_bytes, filtered in (2**20, True), (2**13, False):
-        machine = dataclasses.replace(_plan.machine(dtype.name), l2_bytes=l2_bytes)
-        found = _plan.Plan("forward", ConvProblem(*sizes, dtype.name), found=machine)
+        found = problems.plan(problem, FORWARD, dtype, l2_bytes=l2_bytes)
         assert isinstance(found._blocking, FilterBlocking) == filtered
         x, weight, _ = integer_operands(problem, FORWARD, dtype)
         exact = call(reference, FORWARD, problem, x, weight)

@@ -1,7 +1,5 @@
 """Weight gradients by dot products of rows, and by matrix products where these would be chosen."""
 
-import dataclasses
-
 import numpy as np
 import problems
 import pytest
@@ -11,19 +9,16 @@ from xsmmconv._row_gradient import dots
 import xsmmconv
 from xsmmconv import _blocking_rows, _dispatch, _plan, reference
 from xsmmconv._blocking_rows import RowBlocking
-from xsmmconv._problem import ConvProblem
 from xsmmconv._text import parse
 
 
-def plan(problem, dtype, monkeypatch, rows=True, found=None):
+def plan(problem, dtype, monkeypatch, rows=True, **machine):
     """A plan of its own with dot products of rows, whatever they are worth there, or without."""
-    p = problem
-    sizes = p.N, p.C, p.K, p.S, p.W, p.Q, p.s, p.d, p.pl, p.pr, p.g
     monkeypatch.setattr(_plan, "rows_are_better", lambda *sizes: rows)
     monkeypatch.setattr(_plan, "windows_in_lanes", lambda *sizes: False)
     if rows:
         monkeypatch.setattr(_plan, "channels_in_lanes", lambda *sizes: False)
-    made = _plan.Plan("backward_weight", ConvProblem(*sizes, dtype), found=found)
+    made = problems.plan(problem, "backward_weight", dtype, **machine)
     assert isinstance(made._blocking, RowBlocking) == rows
     return made
 
@@ -72,8 +67,7 @@ def test_no_bit_depends_on_threads_or_copies(problem, dtype, monkeypatch):
 def test_on_smaller_machines(problem, dtype, monkeypatch):
     """Caches of other sizes: tiles of a few dozen positions, and several tiles in every row."""
     for l2_bytes in 2**14, 2**17:
-        machine = dataclasses.replace(_plan.machine(dtype.name), l2_bytes=l2_bytes)
-        found = plan(problem, dtype.name, monkeypatch, found=machine)
+        found = plan(problem, dtype.name, monkeypatch, l2_bytes=l2_bytes)
         operands = problems.integer_operands(problem, BACKWARD_WEIGHT, dtype)[:2]
         exact = problems.call(reference, BACKWARD_WEIGHT, problem, *operands)
         for threads in 1, 2:

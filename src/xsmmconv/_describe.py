@@ -7,6 +7,7 @@ from dataclasses import fields
 from xsmmconv._blocking import CorrelateBlocking
 from xsmmconv._blocking_filter import FilterBlocking
 from xsmmconv._blocking_rows import RowBlocking
+from xsmmconv._blocking_unfolded import UnfoldedBlocking
 
 _SHOWN_SEGMENTS = 12
 
@@ -14,7 +15,7 @@ _SHOWN_SEGMENTS = 12
 def describe(plan) -> str:
     p, bl, program, engine = plan.problem, plan._blocking, plan._program, plan.engine
     m = plan._machine
-    rows = isinstance(bl, RowBlocking | FilterBlocking)
+    rows = isinstance(bl, RowBlocking | FilterBlocking | UnfoldedBlocking)
     families = "" if rows else ", ".join(sorted({kernel[0] for kernel in program.kernels}))
     lines = [
         f"{plan.pass_}: N={p.N} C={p.C} K={p.K} S={p.S} W={p.W} Q={p.Q} s={p.s} d={p.d} "
@@ -36,6 +37,8 @@ def describe(plan) -> str:
         f"  scratch           {engine.scratch_bytes:,} bytes per thread, "
         f"{engine.shared_bytes:,} shared",
     ]
+    if isinstance(bl, UnfoldedBlocking):
+        return "\n".join(lines)
     if isinstance(bl, FilterBlocking):
         return "\n".join(lines + _filtered_columns(program))
     if rows:

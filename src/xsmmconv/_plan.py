@@ -30,6 +30,13 @@ from xsmmconv._blocking_depthwise import (
 )
 from xsmmconv._blocking_filter import FilterShape, filter_blocking, filters_are_better
 from xsmmconv._blocking_rows import RowShape, loads, row_blocking, rows_are_better
+from xsmmconv._blocking_unfolded import (
+    UnfoldedShape,
+    few_positions,
+    places,
+    unfolded_blocking,
+    unfolded_is_better,
+)
 from xsmmconv._blocking_weight import WeightShape, lanes_from, weight_blocking, windows_in_lanes
 from xsmmconv._errors import UnsupportedError
 from xsmmconv._geometry import (
@@ -161,6 +168,8 @@ class Plan:
         self.most_threads = max(1, self.multiply_adds // THREAD_WORK)
         self.pack_key = None  # of a layer's packed weights: equal for equal packs
         self._variants: dict[str, Plan] = {}
+        if self._make_unfolded():
+            return
         if pass_ == "backward_weight":
             self._make_weight_gradient()
         else:
@@ -170,6 +179,25 @@ class Plan:
         if "engine" in self.__dict__:  # the last one that __init__ sets
             raise AttributeError(f"a Plan never changes: {name} cannot be set")
         super().__setattr__(name, value)
+
+    def _make_unfolded(self) -> bool:
+        """Whether positions are so few that moving the weights takes the time; then it has an
+        engine for that."""
+        from xsmmconv._unfolded import UnfoldedCorrelate, UnfoldedGradient
+
+        p = self.problem
+        if not few_positions(p):
+            return False
+        sizes = p.N, p.g, p.C // p.g, p.K // p.g, p.S, p.d, p.W
+        shape = UnfoldedShape(*sizes, places(p), _DTYPES[p.dtype][1], self._item)
+        kind = PASSES.index(self.pass_)
+        if not unfolded_is_better(shape, self._machine, kind):
+            return False
+        self._program, self._lanes = None, "grad_out"
+        self._blocking = unfolded_blocking(shape, self._machine, kind)
+        engine = UnfoldedGradient if self.pass_ == "backward_weight" else UnfoldedCorrelate
+        self.engine = engine(shape, self._blocking, self._code)
+        return True
 
     def _make_correlate(self) -> None:
         from xsmmconv._correlate import Correlate
