@@ -5,6 +5,7 @@ time than many a convolution takes. So blocks are kept for a while: a few, of bo
 those that nobody asked for within seconds go back to the system with the next call.
 """
 from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.long cimport PyLong_AsUnsignedLongLongMask
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memmove
@@ -179,11 +180,16 @@ cdef void* copy_rows(rows, Py_ssize_t fields) except? NULL:
     if table == NULL:
         raise MemoryError(f"no memory for a plan's table of {len(rows)} rows")
     try:
-        for row in rows:
-            for value in (row if fields > 1 else (row,)):
-                # Addresses of kernels and negative offsets both go through 64 bits unchanged.
-                table[i] = <int64_t> (<unsigned long long> (value & 0xffffffffffffffff))
+        # Addresses of kernels and negative offsets both go through 64 bits unchanged.
+        if fields == 1:
+            for value in rows:
+                table[i] = <int64_t> PyLong_AsUnsignedLongLongMask(value)
                 i += 1
+        else:
+            for row in rows:
+                for value in row:
+                    table[i] = <int64_t> PyLong_AsUnsignedLongLongMask(value)
+                    i += 1
         complete = True
     finally:
         if not complete:

@@ -81,6 +81,8 @@ def _few_positions():
     for C, S, W in product((256, 512, 1024), (1, 3), (1, 8, 32, 100)):
         yield f"n1c{C}k{C}s{S}psamew{W}"
     yield 'n1c768k3072s1w50"feed-forward"'
+    for N in (1, 4):
+        yield f'n{N}c512k512s3d16w33"a step of a stream"'
 
 
 def _power_of_two_rows():
