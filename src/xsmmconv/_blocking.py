@@ -111,7 +111,7 @@ class CorrelateBlocking:
     cb: int  # channels of a list entry (lists over taps)
     chunk: int  # columns of a work item
     reasons: tuple[str, ...]
-    split: int = 1  # one filter: its taps are so many filters with fewer taps
+    split: int = 1  # few filters: the taps of each are so many filters with fewer taps
     interleaved: bool = False  # a chunk of all phases is collected, then written as whole rows
     fetched: bool = False  # what the next chunk copies to the panel is brought to L2 meanwhile,
     rows_fetched: bool = False  # and where the interleaved rows will be written

@@ -39,9 +39,10 @@ def multiply_pairs(C: int, K: int, phases: tuple[Phase, ...], m: Machine) -> str
         return "channels" if C >= lanes and K >= lanes else ""
     if C < 4:
         return "taps" if max(lengths, default=1) > 1 else ""
-    # Half a pair is empty where there is an odd number of them. Taps need a larger panel.
-    halves, of_taps = ceil_div(C, 2) / C, 1.04 * sum(ceil_div(n, 2) for n in lengths)
-    return "taps" if K > 1 and of_taps < halves * sum(lengths) else "channels"
+    # Half a pair is empty where there is an odd number of them. Taps need a larger panel, which
+    # takes as long as some pairs for one filter.
+    halves, of_taps = ceil_div(C, 2) / C, sum(ceil_div(n, 2) for n in lengths) + 14 / K
+    return "taps" if K > 2 and of_taps < halves * sum(lengths) else "channels"
 
 
 def phases_as_filters(phases: tuple[Phase, ...], C: int, K: int) -> tuple[Run, ...]:
@@ -107,7 +108,7 @@ def _lists(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) ->
     if sh.pairs:
         return "taps", f"k = {sh.channels} channels, in pairs of BF16"
     if _split(sh, m, width, taps, reach) > 1:
-        return "channels", f"one filter, k = {taps} taps in parts"
+        return "channels", f"{_filters(sh)}, k = {taps} taps in parts"
     if not m.overlap:
         return "taps", "no kernels with overlapping operands in this copy of LIBXSMM"
     if reach * sh.item >= REACH_BYTES:
@@ -153,17 +154,25 @@ def _channel_block(sh: CorrelateShape, m: Machine, taps: int) -> int:
     return even_parts(sh.C, 512 if sh.pairs else max(64, 256 // max(1, taps)))
 
 
+def _filters(sh: CorrelateShape) -> str:
+    return "one filter" if sh.K == 1 else f"{sh.K} filters"
+
+
 def _split(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) -> int:
-    """In how many parts the taps of a single filter are taken. A kernel with one column in B loads
-    a vector for every multiply-add; with three, one for three. Parts of equal length are best."""
-    single = len(sh.phases) == 1 and len(sh.phases[0].runs) == 1 and sh.K == 1
+    """In how many parts the taps of one or two filters are taken. A kernel with one column in B
+    loads a vector for every multiply-add; with three, one for three. Parts of equal length are
+    best. (With AVX2, kernels for two columns are as fast as those for more.)"""
+    few = sh.K <= (2 if m.vector_bytes == 64 else 1)
+    single = few and len(sh.phases) == 1 and len(sh.phases[0].runs) == 1
     single = single and not sh.tap_pairs
     # The ends of tiles and the borders, where nothing is gained, should be a small part.
     worth = sh.channels * taps >= 112 if sh.pairs else sh.C >= (4 if taps < 48 else 2)
+    if sh.K == 2:
+        worth = sh.channels * taps >= 160 and sh.channels >= 4
     worth = worth and taps >= 12 and width >= 512 + (4 * reach if trimmed(sh) else 0)
     if not (single and worth and m.overlap) or _split_tile(sh, m, width, reach) < 512:
         return 1
-    return 2 if taps % 3 and taps % 2 == 0 else 3
+    return 2 if (taps % 3 or sh.K == 2) and taps % 2 == 0 else 3
 
 
 def _split_tile(sh: CorrelateShape, m: Machine, width: int, reach: int) -> int:
@@ -251,7 +260,7 @@ def _correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
         tile = chunk = _split_tile(sh, m, width, reach)
         # What so many channels read of a block of columns stays in L1.
         cb = even_parts(sh.C, max(1, m.l1_bytes // 3 // ((4 * lanes + reach) * sh.item)))
-        reasons.append(f"one filter: {taps} taps in {split} parts, added up at the end")
+        reasons.append(f"{_filters(sh)}: {taps} taps in {split} parts, added up at the end")
     kb = _filter_block(sh, m, taps)
     direct = sh.known_out and sh.out_width * kb * sh.item < REACH_BYTES
     rounded = direct and sh.rounded_out

@@ -32,10 +32,10 @@ cnp.import_array()
 
 
 cdef int64_t run_partial(const Table* t, Tile* tile, const char* source, const char* weight,
-                         char* result, char* partial, int64_t width, rows_ahead* ahead) \
-        noexcept nogil:
+                         char* result, char* partial, int64_t ldc, int64_t width,
+                         rows_ahead* ahead) noexcept nogil:
     """The part of a tile that is not added up by a kernel; returns the multiply-adds issued."""
-    cdef int64_t i, work = tile.work
+    cdef int64_t i, work = tile.work, size = t.source_ops.computed
     cdef float single = 1
     cdef double double_ = 1
     cdef Call* call
@@ -47,8 +47,10 @@ cdef int64_t run_partial(const Table* t, Tile* tile, const char* source, const c
         work += call.work
     if tile.partial:
         source = partial
-        weight = <char*> &single if t.source_ops.computed == 4 else <char*> &double_
-    t.computed_ops.border(result, source, weight, t.border_taps + tile.border, tile.taps, width)
+        weight = <char*> &single if size == 4 else <char*> &double_
+    for i in range(t.K if tile.partial else 1):
+        t.computed_ops.border(result + i * ldc * size, source + i * t.partial_row, weight,
+                              t.border_taps + tile.border, tile.taps, width)
     return work
 
 
@@ -78,7 +80,7 @@ cdef int64_t run_tile(const Table* t, Tile* tile, const char* source, const char
     """All kernel calls of one tile for one block of filters; returns the multiply-adds issued."""
     cdef int64_t i, k, work = 0, size = t.source_ops.computed
     if tile.border >= 0:
-        work = run_partial(t, tile, source, weight, result, partial, width, ahead)
+        work = run_partial(t, tile, source, weight, result, partial, ldc, width, ahead)
     if tile.fill and t.lane_step > 1:
         for i in range(width):
             memset(result + i * t.lane_step * t.kb * size, 0, t.kb * size)
@@ -365,6 +367,7 @@ cdef class Correlate:
         if t.interleaved and not t.filters_in_lanes:
             t.rows_bytes = t.chunk * sh.item * (t.kb * t.n_phases + max(t.n_phases, t.merged))
         t.partial_bytes = program.partial * sh.item
+        t.partial_row = t.partial_bytes // (bl.split * sh.K)
         panel = t.C * t.panel.row if t.packed else 0
         if t.filters_in_lanes:
             t.positions = sum([w.width for w in source.windows])

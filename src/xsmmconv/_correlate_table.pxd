@@ -110,6 +110,7 @@ cdef struct Table:
     int64_t compact_bytes
     int64_t rows_bytes   # of a chunk of all phases, and of a row of them interleaved
     int64_t partial_bytes
+    int64_t partial_row  # of the partial sums of a filter
     int64_t block_bytes  # of a block of filters packed right before its use, or 0
     const pack_ops* source_ops
     const pack_ops* computed_ops

@@ -88,11 +88,13 @@ def weight_layout(sh: CorrelateShape, bl: CorrelateBlocking, run_list, S: int) -
     tap = [-1] * S  # in backward data with a stride some taps reach no row at all
     if bl.lists == "channels":
         n = max((len(run.taps) for run in run_list), default=1)
+        # Parts of filters are the columns of one matrix, for each channel; other runs come first.
+        run_step, rows = (sh.K * n, bl.split) if bl.split > 1 else (sh.C * sh.K * n, 1)
         for r, run in enumerate(run_list):
             for j, t in enumerate(run.taps):
-                tap[t] = r * sh.C * sh.K * n + j
+                tap[t] = r * run_step + j
         size = len(run_list) * sh.C * sh.K * n
-        return WeightLayout(tuple(tap), n, sh.K * n, sh.C, 0, size, True)
+        return WeightLayout(tuple(tap), n, rows * sh.K * n, sh.C, 0, size, True)
     if natural and S == 1:
         return WeightLayout((0,), sh.C, 1, bl.cb, bl.cb, sh.K * sh.C, False)
     for t in range(S):
@@ -100,7 +102,7 @@ def weight_layout(sh: CorrelateShape, bl: CorrelateBlocking, run_list, S: int) -
     if bl.split > 1:  # the parts' taps, in the order in which they read the source
         for r, run in enumerate(run_list):
             for j, t in enumerate(run.taps):
-                tap[t] = (j * bl.split + r) * bl.cb
+                tap[t] = (j * bl.split + r) * sh.K * bl.cb
     block = S * sh.K * bl.cb
     return WeightLayout(tuple(tap), bl.cb, 1, bl.cb, block, block * ceil_div(sh.C, bl.cb), True)
 
@@ -327,10 +329,11 @@ class _Lowering:
         return 0, 0, 0, start, len(taps) - start, work, 0, -1
 
     def split_tile(self, rects: list[Rectangle], width: int) -> tuple[int, ...]:
-        """One filter, whose taps are as many filters with fewer taps: row r of a matrix product
-        has the taps r, r + R, ..., and is added to the result r tap distances to the left. Where
-        columns at either end lack some of the rows, kernels add what these would have held."""
-        program, rows, item = self.program, self.bl.split, self.sh.item
+        """Few filters, the taps of each being as many filters with fewer taps: row r of a matrix
+        product has the taps r, r + R, ..., and is added to the result r tap distances to the left.
+        Where columns at either end lack some of the rows, kernels add what these would have
+        held."""
+        program, rows, item, K = self.program, self.bl.split, self.sh.item, self.sh.K
         step = self.run_list[rects[0].run].spacing // rows
         halo, start = (rows - 1) * step, len(program.calls)
         ldc, least = SPLIT_COLUMNS + 64 // item, rects[-1].j1
@@ -339,10 +342,10 @@ class _Lowering:
             if n:
                 emit(rects[0].run, j, k, n, halo, width - halo, ldc)
         partial, taps = len(program.calls) - start, len(program.border_taps)
-        program.partial = max(program.partial, rows * ldc)
+        program.partial = max(program.partial, rows * K * ldc)
         for r, rect in enumerate(rects):
             left, right = halo - r * step, width - r * step
-            program.border_taps.append(((r * ldc - left) * item, 0, left, right))
+            program.border_taps.append(((r * K * ldc - left) * item, 0, left, right))
             for a, b in (0, left), (right, width):
                 if a < b:
                     self.emit([Rectangle(rect.run, a, b, 0, rect.j1)], 1)
@@ -351,12 +354,12 @@ class _Lowering:
     def partial_by_channels(
         self, first: int, j: int, k: int, n: int, halo: int, columns: int, ldc: int
     ):
-        """n rows of partial sums over k taps of a run each, from its tap j on."""
+        """n rows of partial sums for each filter, over k taps of a run each, from its tap j on."""
         source, weight, item, C = self.program.source, self.program.weight, self.sh.item, self.sh.C
-        run, kind = self.run_list[first], kernel_type(item, False)
+        run, kind, n = self.run_list[first], kernel_type(item, False), n * self.sh.K
         offsets = self.offset_list("split", ((c * source.row, c * weight.c) for c in range(C)))
         for c in range(0, C, self.bl.cb):
-            shape = kind, columns, n, k, run.spacing, C * weight.c, ldc, int(j + c > 0)
+            shape = kind, columns, n, k, run.spacing, weight.k, ldc, int(j + c > 0)
             a = source.positions[first][j] + halo + c * source.row
             b, count = weight.tap[run.taps[j]] + c * weight.c, min(self.bl.cb, C - c)
             self.partial_call(shape, columns * n * k * count, a, b, offsets, count)
@@ -368,7 +371,7 @@ class _Lowering:
         source, weight, sh, cb = self.program.source, self.program.weight, self.sh, self.bl.cb
         places, taps = source.positions[first], self.run_list[first].taps
         entries = ((places[i], weight.tap[taps[i]]) for i in range(j, j + k))
-        offsets = self.offset_list(("split", j), entries)
+        offsets, n = self.offset_list(("split", j), entries), n * sh.K
         for c in range(0, sh.C, cb):
             depth, kind = min(cb, sh.C - c), kernel_type(sh.item, True)
             shape = kind, columns, n, 2 * depth, source.row, 2 * cb, ldc, int(j + c > 0)
