@@ -27,6 +27,10 @@ LINES = [
 ]
 
 
+# Phases of a gradient that are filters, too: one channel, or its taps, is then two columns.
+MERGED = ["n2c1k14s58st2pr46w1270", "n4c1k9s42st2pr44w1756", "n1c1k24s30st2w1600"]
+
+
 def mirrored(line):
     """The problem whose backward data has so few filters: channels and filters change places."""
     p = parse(line)
@@ -76,6 +80,17 @@ def test_exact(line, operation, dtype):
 def test_when_taps_are_split(line, parts):
     found = problems.plan(line, FORWARD, "float32", vector_bytes=64)
     assert found._blocking.split == parts
+
+
+@pytest.mark.parametrize("line", MERGED)
+@every_dtype
+def test_phases_that_are_filters_are_not_split(line, dtype):
+    problem, found = parse(line), problems.plan(line, BACKWARD_DATA, dtype)
+    assert "2 phases are filters, too" in found.describe() or dtype == problems.BFLOAT16
+    first, second, _ = problems.integer_operands(problem, BACKWARD_DATA, dtype)
+    exact = problems.call(reference, BACKWARD_DATA, problem, first, second)
+    got = problems.call(xsmmconv, BACKWARD_DATA, problem, first, second)
+    problems.assert_equal(got, problems.rounded(exact, dtype), line)
 
 
 @pytest.mark.parametrize("line", LINES)

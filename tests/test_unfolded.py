@@ -1,15 +1,17 @@
 """One to four positions: x is unfolded, and weights are read, or written, as they lie."""
 
 import guarded
+import hypothesis
 import numpy as np
 import problems
 import pytest
+from hypothesis import strategies as st
 from problems import BACKWARD_DATA, BACKWARD_WEIGHT, FORWARD, PASSES, TRANSPOSED
 
 import xsmmconv
 from xsmmconv import _blocking_unfolded, _plan, reference
 from xsmmconv._blocking_unfolded import UnfoldedBlocking
-from xsmmconv._text import parse
+from xsmmconv._text import ProblemLine, parse
 
 every_dtype = pytest.mark.parametrize("dtype", problems.DTYPES, ids=str)
 
@@ -88,6 +90,28 @@ def test_exact_in_any_layout(line, operation, dtype, unfolded):
     for a, b in zip(layouts(first), layouts(second), strict=True):
         for threads in 1, 3:
             problems.assert_equal(run(found, operation, a, b, threads), expected, line, threads)
+
+
+@st.composite
+def few_positions(draw):
+    """Any geometry with one to four positions."""
+    N, Q = draw(st.sampled_from([(n, q) for n in (1, 2, 3, 4) for q in range(1, 4 // n + 1)]))
+    C, K, S = draw(st.integers(1, 70)), draw(st.integers(16, 40)), draw(st.integers(1, 20))
+    s, d, g = draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.integers(1, 2))
+    read = (Q - 1) * s + d * (S - 1) + 1
+    pl = draw(st.integers(0, min(read - 1, 50)))
+    pr = draw(st.integers(0, min(read - 1 - pl, 50)))
+    W = read - pl - pr + draw(st.integers(0, s - 1))
+    return ProblemLine(N, C * g, K * g, S, W, s, d, pl, pr, g)
+
+
+@hypothesis.given(few_positions(), st.sampled_from([*PASSES]), st.sampled_from(problems.DTYPES))
+def test_any_geometry_is_exact(problem, pass_, dtype):
+    operation, found = PASSES[pass_], problems.plan(problem, pass_, dtype)
+    first, second, _ = problems.integer_operands(problem, operation, dtype)
+    exact = problems.call(reference, operation, problem, first, second)
+    got = run(found, operation, guarded.guarded(first, "end"), guarded.guarded(second, "end"))
+    problems.assert_equal(got, problems.rounded(exact, dtype), problem, operation, dtype)
 
 
 @pytest.mark.parametrize("line", LINES)

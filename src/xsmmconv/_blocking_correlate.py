@@ -164,7 +164,7 @@ def _split(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) ->
     best. (With AVX2, kernels for two columns are as fast as those for more.)"""
     few = sh.K <= (2 if m.vector_bytes == 64 else 1)
     single = few and len(sh.phases) == 1 and len(sh.phases[0].runs) == 1
-    single = single and not sh.tap_pairs
+    single = single and not (sh.tap_pairs or sh.merged)
     # The ends of tiles and the borders, where nothing is gained, should be a small part.
     worth = sh.channels * taps >= 112 if sh.pairs else sh.C >= (4 if taps < 48 else 2)
     if sh.K == 2:
