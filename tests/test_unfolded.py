@@ -161,6 +161,22 @@ def test_infinities_meet_no_padding(line, operation, dtype, unfolded):
             assert (np.isinf(got) == np.isinf(exact)).all(), (line, operand, tap)
 
 
+@pytest.mark.parametrize("amd", [True, False])
+@every_dtype
+def test_gradients_that_come_from_memory(amd, dtype):
+    """Their lines are asked for, up to beyond the end, where that is worth it."""
+    line = "n1c950k900s3p1w2"
+    problem, found = (
+        parse(line),
+        problems.plan(line, BACKWARD_WEIGHT, dtype, amd=amd, l2_bytes=2**20),
+    )
+    assert ("what is written is fetched before" in found.describe()) == amd
+    first, second, _ = problems.integer_operands(problem, BACKWARD_WEIGHT, dtype)
+    exact = problems.call(reference, BACKWARD_WEIGHT, problem, first, second)
+    got = run(found, BACKWARD_WEIGHT, first, second, 2)
+    problems.assert_equal(got, problems.rounded(exact, dtype), line, dtype)
+
+
 def test_a_gradient_of_bfloat16_in_float32():
     line, dtype = "n1c40k33s3p1w3", problems.BFLOAT16
     problem = parse(line)

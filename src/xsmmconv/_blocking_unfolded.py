@@ -35,6 +35,7 @@ class UnfoldedBlocking:
     filters: int  # of an item
     channels: int  # of a call, and in backward data of an item
     masked: bool  # some taps do not reach x
+    fetched: bool  # weights that are written come from memory, and are asked for before
     reasons: tuple[str, ...]
 
 
@@ -80,4 +81,8 @@ def unfolded_blocking(sh: UnfoldedShape, m: Machine, kind: int) -> UnfoldedBlock
     if kind == 1:  # of the result, whose rows are in scratch memory
         channels = min(channels, max(1, m.l2_bytes // 4 // (sh.width * sh.item)))
     sizes = round_up(filters, 4), min(sh.C, channels)
-    return UnfoldedBlocking(kind, *sizes, masked, tuple(reasons))
+    # Those of a smaller result come from the last cache, and come in time.
+    fetched = kind == 2 and m.amd and sh.groups * sh.K * row > 4 * m.l2_bytes
+    if fetched:
+        reasons.append("what is written is fetched before")
+    return UnfoldedBlocking(kind, *sizes, masked, fetched, tuple(reasons))

@@ -18,6 +18,7 @@ typedef struct {
   char* unfolded;        /* [position][weight]; rows are whole vectors */
   ptrdiff_t unfolded_row;
   const char* masks;     /* [vector][position], from the first weight on */
+  ptrdiff_t ahead; /* bytes, after which lines to be written are asked for; 0: they are not */
 } unfolded;
 
 /* by_filter has [filter][position]. */
@@ -28,6 +29,7 @@ typedef void (*unfolded_t)(const unfolded* u, void* by_filter);
 /* What lies in b beside the elements used is finite. */
 #define XC_MULTIPLY_8F(sum, a, b, used) _mm256_fmadd_ps(XC_KEEP_8F(used, a), b, sum)
 #define XC_MULTIPLY_4D(sum, a, b, used) _mm256_fmadd_pd(XC_KEEP_4D(used, a), b, sum)
+
 /* Weights from p on: a vector, or what is `left` of a row; `whole` is known to the compiler. */
 #define XC_WEIGHTS_AT(NAME, LOWER, TARGET, VECTOR, PUT)                                          \
   XC_INLINE TARGET VECTOR weights_at_##LOWER(const char* p, ptrdiff_t left, const int whole) {   \
@@ -131,7 +133,7 @@ XC_INLINE void put_weights_8b(char* p, __m256_u v, ptrdiff_t left, const int who
           dots_step_##LOWER(u, w, sum + j * ROWS * P, r + j * LANES, P, masked, 1);              \
       for (; r < u->n; r += LANES) dots_step_##LOWER(u, w, sum, r, P, masked, 0);                \
       XC_UNROLL for (int i = 0; i < (U - 1) * ROWS * P; i++) sum[i] += sum[ROWS * P + i];        \
-      add_sums_##KIND(total, sum, ROWS * P);                                                    \
+      add_sums_##KIND(total, sum, ROWS * P);                                                     \
       if (rows == ROWS) /* a size that the compiler knows */                                     \
         memcpy((TYPE*)by_filter + k * P, total, ROWS * P * sizeof(TYPE));                        \
       else                                                                                       \
@@ -172,8 +174,11 @@ XC_INLINE void put_weights_8b(char* p, __m256_u v, ptrdiff_t left, const int who
       XC_UNROLL for (int i = 0; i < A; i++)                                                      \
         sum[i] = XC_ADD_PRODUCT(NAME, sum[i], by[i * P + p], x, used[p]);                        \
     }                                                                                            \
-    XC_UNROLL for (int i = 0; i < A; i++)                                                        \
-      put_weights_##LOWER(w + i * u->weights_row + r * SIZE, sum[i], u->n - r, whole);           \
+    XC_UNROLL for (int i = 0; i < A; i++) {                                                      \
+      char* const to = w + i * u->weights_row + r * SIZE;                                        \
+      if (u->ahead) __builtin_prefetch(to + u->ahead, 1, 2);                                     \
+      put_weights_##LOWER(to, sum[i], u->n - r, whole);                                          \
+    }                                                                                            \
   }                                                                                              \
   XC_INLINE TARGET void unfolded_outer_##LOWER(const unfolded* u, void* by_filter, const int P,  \
                                                const int masked) {                               \

@@ -28,6 +28,7 @@ cdef extern from "_unfolded.h" nogil:
         char* unfolded
         Py_ssize_t unfolded_row
         const char* masks
+        Py_ssize_t ahead
     ctypedef void (*unfolded_t)(const unfolded* u, void* by_filter) noexcept nogil
     ctypedef struct unfolded_ops:
         void (*unfold)(void* to, const char* x, Py_ssize_t stride_c, Py_ssize_t stride_t,
@@ -49,6 +50,7 @@ cdef extern from "_unfolded.h" nogil:
 cdef enum:
     _POSITIONS = 4
     _FILTERS = 4         # whose weights are copied at a time, if they have to be
+    _AHEAD = 4096        # bytes
 
 
 cdef struct Table:
@@ -57,6 +59,7 @@ cdef struct Table:
     int dtype
     bint wide
     bint masked
+    bint fetched         # lines of weights are asked for before they are written
     int64_t N
     int64_t Q
     int64_t positions    # N * Q
@@ -193,6 +196,7 @@ cdef int64_t weight_item(const void* table, const void* arrays, int64_t index, c
     cdef int64_t filters = min(t.filters, t.K - k0), k = g * t.K + k0
     cdef unfolded u
     u.filters, u.masks, u.unfolded_row = filters, t.masks, t.row
+    u.ahead = _AHEAD if t.fetched else 0
     while c < t.C:
         u.unfolded = v.unfolded + g * t.positions * t.row + c * t.S * t.size
         run_rows(t, v, &u, k, c, min(t.channels, t.C - c), v.given + k * t.positions * t.size,
@@ -216,7 +220,7 @@ cdef class Unfolded:
         cdef int64_t vector = vector_bytes(), row = sh.C * sh.S
         cdef int p
         t.what = (UNFOLDED_DOTS, UNFOLDED_SUMS, UNFOLDED_OUTER)[bl.kind]
-        t.dtype, t.wide, t.masked = dtype, vector == 64, bl.masked
+        t.dtype, t.wide, t.masked, t.fetched = dtype, vector == 64, bl.masked, bl.fetched
         t.N, t.groups, t.C, t.K, t.S, t.d = sh.N, sh.groups, sh.C, sh.K, sh.S, sh.d
         t.Q, t.width, t.stored, t.size = len(sh.places), sh.width, sh.stored, sh.item
         t.positions = t.N * t.Q
