@@ -30,7 +30,8 @@ typedef void (*unfolded_t)(const unfolded* u, void* by_filter);
 #define XC_MULTIPLY_8F(sum, a, b, used) _mm256_fmadd_ps(XC_KEEP_8F(used, a), b, sum)
 #define XC_MULTIPLY_4D(sum, a, b, used) _mm256_fmadd_pd(XC_KEEP_4D(used, a), b, sum)
 
-/* Weights from p on: a vector, or what is `left` of a row; `whole` is known to the compiler. */
+/* Weights from p on: a vector, or what is `left` of a row, less than a vector; `whole` is known to
+ * the compiler. */
 #define XC_WEIGHTS_AT(NAME, LOWER, TARGET, VECTOR, PUT)                                          \
   XC_INLINE TARGET VECTOR weights_at_##LOWER(const char* p, ptrdiff_t left, const int whole) {   \
     return whole ? *(const VECTOR*)p : (VECTOR)XC_SOME_##NAME(between_##LOWER(0, left), p);      \
@@ -131,7 +132,8 @@ XC_INLINE void put_weights_8b(char* p, __m256_u v, ptrdiff_t left, const int who
       for (; r + U * LANES <= u->n; r += U * LANES)                                              \
         XC_UNROLL for (int j = 0; j < U; j++)                                                    \
           dots_step_##LOWER(u, w, sum + j * ROWS * P, r + j * LANES, P, masked, 1);              \
-      for (; r < u->n; r += LANES) dots_step_##LOWER(u, w, sum, r, P, masked, 0);                \
+      for (; r + LANES <= u->n; r += LANES) dots_step_##LOWER(u, w, sum, r, P, masked, 1);       \
+      if (r < u->n) dots_step_##LOWER(u, w, sum, r, P, masked, 0);                               \
       XC_UNROLL for (int i = 0; i < (U - 1) * ROWS * P; i++) sum[i] += sum[ROWS * P + i];        \
       add_sums_##KIND(total, sum, ROWS * P);                                                     \
       if (rows == ROWS) /* a size that the compiler knows */                                     \
