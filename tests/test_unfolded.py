@@ -35,6 +35,8 @@ LINES = [
     "n1c32k16s2st14p20w5",  # positions that reach nothing,
     "n1c32k16s2st40d50p90w5",  # and none that does
     "n1c16k16s2st9pr7w30",  # columns that nothing reaches
+    "n1c9k16s3w4",  # more than half of a vector is left, or a whole one of AVX2 and some
+    "n2c13k17s2w2",
     "n1c500k16s300w300",
     "n1c700k100s3w4",
 ]
