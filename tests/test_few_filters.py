@@ -82,6 +82,14 @@ def test_when_taps_are_split(line, parts):
     assert found._blocking.split == parts
 
 
+@pytest.mark.parametrize("line", ["n1c128k2s25d8w9000", "n1c64k1s51w60000"])
+@every_dtype
+def test_scratch_of_many_channels(line, dtype):
+    found = problems.plan(line, FORWARD, dtype, in_place=False, vector_bytes=64, l2_bytes=2**20)
+    assert found._blocking.split > 1
+    assert found.engine.scratch_bytes <= 2**20
+
+
 @pytest.mark.parametrize("line", MERGED)
 @every_dtype
 def test_phases_that_are_filters_are_not_split(line, dtype):
