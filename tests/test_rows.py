@@ -15,6 +15,7 @@ from xsmmconv._text import parse
 def plan(problem, dtype, monkeypatch, rows=True, **machine):
     """A plan of its own with dot products of rows, whatever they are worth there, or without."""
     monkeypatch.setattr(_plan, "few_positions", lambda problem: False)
+    monkeypatch.setattr(_plan, "batch_is_better", lambda *sizes: False)
     monkeypatch.setattr(_plan, "rows_are_better", lambda *sizes: rows)
     monkeypatch.setattr(_plan, "windows_in_lanes", lambda *sizes: False)
     if rows:

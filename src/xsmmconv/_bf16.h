@@ -8,16 +8,7 @@
 
 #include "_transpose.h"
 
-#define XC_AVX512_16 __attribute__((target("avx512f,avx512bw,avx512vl")))
-
 /* ---- rounding -------------------------------------------------------------------------------- */
-
-static inline float bf16_widen(uint16_t h) {
-  const uint32_t u = (uint32_t)h << 16;
-  float f;
-  memcpy(&f, &u, 4);
-  return f;
-}
 
 /* Round to nearest, ties to even; a NaN stays a (quiet) NaN. */
 static inline uint16_t bf16_round(float f) {
@@ -192,12 +183,16 @@ static XC_AVX512_16 ptrdiff_t transpose_some_u16(uint16_t* to, ptrdiff_t ldo, co
   return cols > 1 && cols < 8 ? rows : 0;
 }
 
-/* dst[col*ldo + row] = src[row][col], as they are; the columns are neighbours. */
+/* dst[col*ldo + row] = src[row][col], as they are. */
 static XC_AVX512_16 void transpose_u16(void* dst, ptrdiff_t ldo, const char* src,
                                        ptrdiff_t row_stride, ptrdiff_t col_stride, ptrdiff_t rows,
                                        ptrdiff_t cols) {
   uint16_t* to = (uint16_t*)dst;
-  (void)col_stride;
+  if (col_stride != 2 && cols > 1) {
+    transpose_strided((char*)dst, ldo, src, row_stride, col_stride, rows, cols, 2, load_u16_512,
+                      transpose_u16);
+    return;
+  }
   if (row_stride == 2 * cols) {
     const ptrdiff_t done = transpose_some_u16(to, ldo, src, rows, cols);
     to += done;
@@ -223,35 +218,11 @@ static XC_AVX512_16 void transpose_u16(void* dst, ptrdiff_t ldo, const char* src
   }
 }
 
-/* Every step-th element of a row. Of the last one no neighbour is touched. */
-static XC_AVX512_16 void load_u16(void* dst, const char* src, ptrdiff_t stride, ptrdiff_t n) {
-  uint16_t* const out = (uint16_t*)dst;
-  ptrdiff_t i = 0;
-  if (stride == 2) {
-    memcpy(dst, src, 2 * (size_t)n);
-    return;
-  }
-  if (stride == 4)
-    for (; i + 16 < n; i += 16)
-      _mm256_storeu_si256((__m256i*)(out + i), _mm512_cvtepi32_epi16(_mm512_loadu_si512(src + 4 * i)));
-  if (stride == 8)
-    for (; i + 8 < n; i += 8)
-      _mm_storeu_si128((__m128i*)(out + i), _mm512_cvtepi64_epi16(_mm512_loadu_si512(src + 8 * i)));
-  for (; i < n; i++) memcpy(out + i, src + i * stride, 2);
-}
-
-/* The same two for any processor. */
-static void load_elements_u16(void* dst, const char* src, ptrdiff_t stride, ptrdiff_t n) {
-  if (stride == 4) { /* known to the compiler, it becomes shuffles */
-    for (ptrdiff_t i = 0; i < n; i++) memcpy((char*)dst + 2 * i, src + 4 * i, 2);
-    return;
-  }
-  for (ptrdiff_t i = 0; i < n; i++) memcpy((char*)dst + 2 * i, src + i * stride, 2);
-}
+/* The same for any processor. */
 static void transpose_elements_u16(void* dst, ptrdiff_t ldo, const char* src, ptrdiff_t row_stride,
                                    ptrdiff_t col_stride, ptrdiff_t rows, ptrdiff_t cols) {
   for (ptrdiff_t j = 0; j < cols; j++)
-    load_elements_u16((uint16_t*)dst + j * ldo, src + j * col_stride, row_stride, rows);
+    load_u16((uint16_t*)dst + j * ldo, src + j * col_stride, row_stride, rows);
 }
 
 /* ---- pairs, for kernels that multiply them natively ------------------------------------------- */
@@ -264,8 +235,8 @@ static XC_AVX512_16 void load_pairs(void* dst, const char* even, const char* odd
   uint16_t low[PART], high[PART] = {0};
   for (; n > 0 && (stride != 2 || !odd); n -= PART, out += PART) {
     const ptrdiff_t part = n < PART ? n : PART;
-    load_u16(low, even, stride, part);
-    if (odd) load_u16(high, odd, stride, part);
+    load_u16_512(low, even, stride, part);
+    if (odd) load_u16_512(high, odd, stride, part);
     for (ptrdiff_t i = 0; i < part; i++) out[i] = low[i] | (uint32_t)high[i] << 16;
     even += part * stride;
     if (odd) odd += part * stride;
@@ -290,6 +261,33 @@ static XC_AVX512_16 void load_pairs_together(void* dst, ptrdiff_t ldo, const cha
     load_pairs(pairs, even + first, odd + first, 2, (m - 1) * planes + cols);
     transpose_f32_512((float*)dst + i, ldo, (const char*)pairs, 4 * planes, 4, m, cols);
   }
+}
+
+/* dst[col*ldo + row] = (even[row][col], odd[row][col]); true zeros without an odd matrix. */
+static XC_AVX512_16 void transpose_row_pairs(void* dst, ptrdiff_t ldo, const char* even,
+                                             const char* odd, ptrdiff_t row_stride,
+                                             ptrdiff_t col_stride, ptrdiff_t rows, ptrdiff_t cols) {
+  enum { ROWS = 16, COLUMNS = 128 };
+  uint32_t block[ROWS * COLUMNS];
+  const ptrdiff_t row = row_stride / 2; /* rows that nearly touch are loaded together */
+  if (col_stride == 2 && row_stride % 2 == 0 && cols <= row && row <= 2 * cols && row <= COLUMNS) {
+    for (ptrdiff_t i = 0; i < rows; i += ROWS) {
+      const ptrdiff_t nr = rows - i < ROWS ? rows - i : ROWS, from = i * row_stride;
+      load_pairs(block, even + from, odd ? odd + from : NULL, 2, (nr - 1) * row + cols);
+      transpose_f32_512((float*)dst + i, ldo, (const char*)block, 4 * row, 4, nr, cols);
+    }
+    return;
+  }
+  for (ptrdiff_t i = 0; i < rows; i += ROWS)
+    for (ptrdiff_t j = 0; j < cols; j += COLUMNS) {
+      const ptrdiff_t nr = rows - i < ROWS ? rows - i : ROWS;
+      const ptrdiff_t nc = cols - j < COLUMNS ? cols - j : COLUMNS;
+      for (ptrdiff_t k = 0; k < nr; k++) {
+        const ptrdiff_t from = (i + k) * row_stride + j * col_stride;
+        load_pairs(block + k * COLUMNS, even + from, odd ? odd + from : NULL, col_stride, nc);
+      }
+      transpose_f32_512((float*)dst + j * ldo + i, ldo, (const char*)block, 4 * COLUMNS, 4, nr, nc);
+    }
 }
 
 /* FP32 that is BF16 with zeros behind, to BF16. */
@@ -354,6 +352,20 @@ static XC_AVX512_16 void scatter_lines(uint32_t* to, ptrdiff_t dst_k, const int6
 static XC_AVX512_16 void scatter_pairs(void* dst, ptrdiff_t dst_k, const int64_t* tap,
                                        const char* src, ptrdiff_t src_k, ptrdiff_t src_c,
                                        ptrdiff_t src_t, ptrdiff_t K, ptrdiff_t C, ptrdiff_t S) {
+  enum { CHANNELS = 32, COLUMNS = 64 };
+  if (S == 1 && src_k != 2 && K > 1) { /* positions of a strided row: some of them are collected */
+    uint16_t block[CHANNELS * COLUMNS];
+    for (ptrdiff_t c = 0; c < C; c += CHANNELS)
+      for (ptrdiff_t k = 0; k < K; k += COLUMNS) {
+        const ptrdiff_t nc = C - c < CHANNELS ? C - c : CHANNELS;
+        const ptrdiff_t nk = K - k < COLUMNS ? K - k : COLUMNS;
+        for (ptrdiff_t i = 0; i < nc; i++)
+          load_u16_512(block + i * COLUMNS, src + (c + i) * src_c + k * src_k, src_k, nk);
+        scatter_pairs((uint32_t*)dst + k * dst_k + c / 2, dst_k, tap, (const char*)block, 2,
+                      2 * COLUMNS, 2, nk, nc, 1);
+      }
+    return;
+  }
   const int neighbours = src_t == 2 || S == 1; /* the taps, and perhaps filter after filter */
   const ptrdiff_t together = neighbours && (K == 1 || src_k == 2 * S) ? K : 1;
   const ptrdiff_t cols = neighbours ? together * S : 1;
@@ -481,7 +493,7 @@ static XC_AVX512_16 void transpose_pairs(void* dst, ptrdiff_t ldo, const char* s
       const ptrdiff_t nr = rows - i < ROWS ? rows - i : ROWS;
       const ptrdiff_t nc = cols - j < COLUMNS ? cols - j : COLUMNS;
       for (ptrdiff_t k = 0; k < nr; k++)
-        load_u16(block + k * COLUMNS, src + (i + k) * row_stride + j * col_stride, col_stride, nc);
+        load_u16_512(block + k * COLUMNS, src + (i + k) * row_stride + j * col_stride, col_stride, nc);
       transpose_f32_512((float*)dst + j / 2 * ldo + i, ldo, (const char*)block, 2 * COLUMNS, 4, nr,
                         nc / 2);
     }

@@ -185,10 +185,18 @@ def _split_tile(sh: CorrelateShape, m: Machine, width: int, reach: int) -> int:
 
 def _interleaved(sh: CorrelateShape, m: Machine, bl: CorrelateBlocking) -> CorrelateBlocking:
     """With a stride each phase has every s-th column of a row: written one phase after the other,
-    a row comes and goes s times. Where every column has a phase, whole rows can be written."""
+    a row comes and goes s times. So a chunk of all phases is collected, with zeros for columns that
+    no tap reaches, and whole rows are written."""
     step = sh.phases[0].step if sh.phases else 1
-    if not sh.merged and (bl.direct or bl.transposed or step == 1 or len(sh.phases) != step):
+    if not sh.merged and (bl.direct or step == 1 or step > sh.out_width):
         return bl
+    if bl.transposed:  # one tile is all of a row, and of columns that no tap reaches
+        tile = ceil_div(sh.out_width, step)
+        size = bl.kb * (step * tile * bl.nb + 2 * sh.out_width) * sh.item
+        if bl.tile < longest(sh.phases)[0] or size > m.l2_bytes // 2:
+            return bl
+        reasons = (*bl.reasons, f"{step} phases: all of them, then whole rows")
+        return replace(bl, interleaved=True, tile=tile, chunk=tile, reasons=reasons)
     fits = m.l2_bytes // 4 // (step * bl.kb * sh.item) // bl.tile * bl.tile
     if not fits and not sh.merged:
         return bl

@@ -23,23 +23,57 @@ from xsmmconv._blocking import (
 )
 
 
-def _batch_block(sh: CorrelateShape, width: int) -> int:
-    """Rows of the batch that fill n together: equal blocks, of about 64 columns each."""
-    return max(b for b in range(1, ceil_div(64, width) + 1) if sh.N % b == 0)
+def _batch_block(sh: CorrelateShape, m: Machine, width: int, reach: int, sparse: bool) -> int:
+    """Rows of the batch that fill n together: equal blocks, of about 64 columns each. Where each
+    column is a call of its own, of up to 64 rows."""
+    positions = min((width + reach) * sh.planes, sh.source_width)
+    fits = 7 * m.l2_bytes // 8 // (sh.C * positions * sh.item)
+    divisors = [nb for nb in range(1, min(sh.N, max(1, fits)) + 1) if sh.N % nb == 0]
+    most = 64 if sparse else ceil_div(64, width) + 1
+    best = max(nb for nb in divisors if nb <= most)
+    # So few columns are better too many, where nothing in between divides the batch.
+    return min(
+        (nb for nb in divisors if nb > best and 24 > best * width and nb * width <= 384),
+        default=best,
+    )
 
 
-def _filled(sh: CorrelateShape, m: Machine, width: int) -> float:
-    """How much of the vectors of a row is used. Without masks (AVX2), what is left of a row takes
+def _sparse(sh: CorrelateShape, m: Machine, width: int, reach: int) -> bool:
+    """Whether most taps of most columns read padding. Then the list of each column is another one,
+    of what few taps it has, and n is rows of the batch, if there are enough."""
+    pairs = all_pairs = 0
+    for phase in sh.phases:
+        for run in phase.runs:
+            all_pairs += phase.count * len(run.taps)
+            for j in range(len(run.taps)):
+                first, end = max(0, run.first_valid(j)), min(phase.count, run.end_valid(j))
+                pairs += max(0, end - first)
+    tile = min(sh.K, 128 // sh.item) * width * 9 * sh.item
+    few = sh.N < 8 or 8 * min(sh.channels, sh.K) < m.vector_bytes or 3 * pairs >= 2 * all_pairs
+    return not few and 2 * tile <= m.l2_bytes and _batch_block(sh, m, width, reach, True) >= 8
+
+
+def _vectors(n: int, sh: CorrelateShape, m: Machine) -> int:
+    """As how many vectors n numbers are computed. Without masks (AVX2), what is left of them takes
     pieces of half a vector and of one number, which cost as much as a vector each."""
     lanes = m.vector_bytes // sh.item
-    left, half = width % lanes, lanes // 2
+    left, half = n % lanes, lanes // 2
     pieces = min(left, 1) if m.vector_bytes == 64 else left // half + left % half
-    return width / (lanes * (width // lanes + pieces))
+    return n // lanes + pieces
+
+
+def _filled(sh: CorrelateShape, m: Machine, n: int) -> float:
+    """How much of their vectors n numbers use."""
+    return n / (m.vector_bytes // sh.item * _vectors(n, sh, m))
 
 
 def short_rows(sh: CorrelateShape, m: Machine, lists: str, width: int, taps: int) -> bool:
     """Whether rows are too short for columns in the lanes and lists over channels."""
     lanes = m.vector_bytes // sh.item
+    if sh.tap_pairs or sh.C * sh.K == 1:
+        return False
+    if sh.K < lanes or 2 * sh.channels < lanes:
+        return width <= _few_filters(sh, m, taps)
     short = width <= 2 * lanes or (width < 4 * lanes and lists == "taps")
     if lists == "taps" and width < 8 * lanes:
         # Rows that leave more of their last vector empty than filters would; in FP32 some of them
@@ -50,7 +84,18 @@ def short_rows(sh: CorrelateShape, m: Machine, lists: str, width: int, taps: int
         short = short or (worth and filled < (0.95 if sh.pairs else 0.9) * by_filters)
     if lists == "taps" and m.vector_bytes < 64:  # and borders are pieces, too
         short = short or (width <= 32 * lanes and trimmed(sh))
-    return short and not sh.tap_pairs and sh.K >= lanes and 2 * sh.channels >= lanes
+    return short
+
+
+def _few_filters(sh: CorrelateShape, m: Machine, taps: int) -> float:
+    """Up to which width rows are too short where filters leave lanes empty, or channels are a short
+    k. A row that is copied to a panel first takes time for each of its channels (measured)."""
+    lanes, vectors = m.vector_bytes // sh.item, _vectors(sh.K, sh, m)
+    copied = not sh.same_type or sh.planes > 1  # whatever the layout: no bit depends on it
+    most = 2 + sh.K / (2 * vectors) + (8 / vectors if copied else 0)
+    if 2 * sh.channels < lanes:
+        most = min(most, 8 if taps > 1 or copied else 4)
+    return most
 
 
 def _fills_vectors(sh: CorrelateShape, m: Machine, width: int, taps: int) -> bool:
@@ -78,16 +123,16 @@ def filters_in_lanes(
     lanes, block = m.vector_bytes // sh.item, 128 // sh.item
     few = min(sh.C, sh.K)
     many = taps > 1 and few >= 4 * block and few * taps >= 16 * block
-    few_columns = _few_columns(sh, m, width)
-    if few_columns:
+    few_columns, sparse = _few_columns(sh, m, width), _sparse(sh, m, width, reach)
+    if few_columns or sparse:
         short = True
     elif short and in_l1(sh, m) and _fills_vectors(sh, m, width, taps):
         return None
     if sh.tap_pairs or sh.merged or not (short or (many and not sh.pairs)):
         return None
-    short = short and not (many and width > 8 * lanes)
+    short = sparse or (short and not (many and width > 8 * lanes))
     if short:
-        nb, tile, chunk = _batch_block(sh, width), width, width
+        nb, tile, chunk = _batch_block(sh, m, width, reach, sparse), width, width
         reason = f"rows of {width} columns: filters in the lanes, n = columns x rows of the batch"
     else:
         # Each chunk streams all weights, so it is as wide as L2 lets it be. (12: see below.)
@@ -100,7 +145,7 @@ def filters_in_lanes(
         reason = f"{sh.C} channels, {taps} taps, {sh.K} filters: filters in the lanes"
     # Few filters leave accumulators for many columns, which share what is read of the weights:
     # those stream from L2. (2 vectors x 12 columns; AVX2 x 6, or 4 x 3 for short rows.)
-    kb, border = min(sh.K, block if short else 2 * lanes), min(tile, 12)
+    kb, border = min(sh.K, block if short else 2 * lanes), 1 if sparse else min(tile, 12)
     if few_columns and sh.N * width <= 4:  # longer pieces of the weights
         kb = min(sh.K, 2 * block)
     reasons = (
@@ -123,7 +168,7 @@ def _weights(sh: CorrelateShape, m: Machine, bl: CorrelateBlocking) -> Correlate
     width, _, reach = longest(sh.phases)
     if _few_columns(sh, m, width) and sh.natural:
         return replace(bl, unpacked=True, reasons=(*bl.reasons, "weights as they lie"))
-    panel = sh.C * bl.nb * (bl.chunk + reach) * sh.planes
+    panel = sh.C * bl.nb * min((bl.chunk + reach) * sh.planes, sh.source_width)
     tile = bl.kb * bl.tile * (bl.nb + 1)
     fits = (sh.C * sh.S * bl.kb + panel + tile) * sh.item <= m.l2_bytes
     if sh.N > bl.nb or width > bl.chunk or not (fits and (sh.same_type or sh.pairs)):

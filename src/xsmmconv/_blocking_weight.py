@@ -53,8 +53,8 @@ class WeightShape:
 
 @dataclass(frozen=True, slots=True)
 class WeightBlocking:
-    lists: str  # "taps": n = taps of one run and row channel;
-    # "channels": n = row channels of one tap; "depthwise": one channel of each, and no matrix
+    lists: str  # "taps": n = taps of one run and row channel; "channels": n = row channels of one
+    # tap; "batch": so, and k = rows of the batch; "depthwise": one channel of each, and no matrix
     pairs: bool  # tiles that all taps use are multiplied as pairs of BF16 positions
     packed: bool
     tile: int  # positions reduced by one program

@@ -19,10 +19,10 @@ from xsmmconv._fetch cimport Place, place_of, rows_after, rows_written
 from xsmmconv._kernel cimport kernel_t
 from xsmmconv._memory cimport Packed, Scratch, copy_rows, operand
 from xsmmconv._pack cimport (
-    border_tap, fetch_lines, interleave, interleave_rounded, lane_ops, lane_ops_of, pack_ops_of,
-    products_t, rows_ahead, transpose_rounded,
+    border_tap, fetch_lines, lane_ops, lane_ops_of, pack_ops_of, products_t, rows_ahead,
 )
 from xsmmconv._panel cimport Window, pack_lanes, pack_panel, pack_transposed
+from xsmmconv._store cimport fill_row, store_lane_phases, store_lanes, store_phases, store_tile
 from xsmmconv._team cimport team_of, team_run
 
 from xsmmconv._dispatch import vector_bytes
@@ -95,70 +95,6 @@ cdef int64_t run_tile(const Table* t, Tile* tile, const char* source, const char
     return work
 
 
-cdef void store_tile(const Table* t, const Arrays* v, int64_t step, char* out, const char* result,
-                     int64_t ldc, int64_t width, int64_t first_filter, int64_t filters) \
-        noexcept nogil:
-    """Finish the rows of a tile: bias, ReLU, rounding, and the step of its phase."""
-    cdef int64_t k, size = t.source_ops.computed, stored = t.out_ops.stored
-    cdef const char* bias
-    for k in range(filters):
-        bias = v.bias + (first_filter + k) * size if v.bias != NULL else NULL
-        t.out_ops.store(out + k * t.out_width * stored, step * stored,
-                        result + k * ldc * size, width, bias, v.relu)
-
-
-cdef void store_phases(const Table* t, const Arrays* v, char* out, char* rows, int64_t m0,
-                       int64_t first_filter, int64_t filters) noexcept nogil:
-    """The same for a chunk of all phases."""
-    cdef int64_t k, p, size = t.source_ops.computed, stored = t.out_ops.stored
-    cdef int64_t step = max(t.n_phases, t.merged), filter_bytes = t.chunk * t.merged * size
-    cdef int64_t whole = min(t.chunk, t.phases[t.n_phases - 1].count - m0), rest
-    cdef int64_t phase_bytes = (t.kb if t.merged == 1 else 1) * t.chunk * size
-    cdef const char* bias
-    cdef const char* row
-    cdef char* to
-    cdef char* line = rows + t.kb * t.chunk * t.n_phases * size
-    cdef bint bare = v.bias == NULL and not v.relu
-    cdef bint plain = bare and t.out_ops == t.computed_ops
-    cdef bint pairs = bare and step == 2 and t.out_ops.stored == 2
-    for k in range(filters):
-        bias = v.bias + (first_filter + k) * size if v.bias != NULL else NULL
-        row = rows + k * filter_bytes
-        to = out + (k * t.out_width + m0 * step) * stored
-        if pairs:
-            interleave_rounded(to, row, phase_bytes, whole, t.computed_ops)
-        else:
-            interleave(to if plain else line, row, phase_bytes, step, whole, t.computed_ops)
-        if not plain and not pairs:
-            t.out_ops.store(to, stored, line, whole * step, bias, v.relu)
-        for p in range(step if t.merged == 1 else 0):  # the first phases may have a column more
-            rest = min(t.chunk, t.phases[p].count - m0) - whole
-            if rest > 0:
-                t.out_ops.store(to + (whole * step + p) * stored, step * stored,
-                                row + p * phase_bytes + whole * size, rest, bias, v.relu)
-
-
-cdef void store_lanes(const Table* t, const Arrays* v, int64_t step, char* out, char* compact,
-                      int64_t width, int64_t first_filter, int64_t filters) noexcept nogil:
-    """The same for a tile with filters in the lanes: a matrix of columns x filters per row of the
-    batch, to be transposed."""
-    cdef int64_t j, size = t.source_ops.computed, column = t.nb * t.kb * size
-    cdef int64_t batch = t.groups * t.K * t.out_width * t.out_ops.stored
-    cdef int64_t ldc = t.tile * t.lane_step
-    cdef char* rows = compact + ldc * column
-    for j in range(t.nb):
-        if t.pair_lanes and v.bias == NULL and not v.relu and step == 1 and (
-                t.out_width % 2 == width % 2 == 0):
-            transpose_rounded(out, t.out_width, compact, width, filters)
-        elif v.bias == NULL and not v.relu and step == 1:
-            t.out_ops.transpose_out(out + j * batch, t.out_width, compact + j * t.kb * size, column,
-                                    size, width, filters)
-        else:
-            t.computed_ops.transpose(rows, ldc, compact + j * t.kb * size, column, size, width,
-                                     filters)
-            store_tile(t, v, step, out + j * batch, rows, ldc, width, first_filter, filters)
-
-
 cdef int64_t run_segment(const Table* t, const Arrays* v, Phase* phase, Segment* seg, int64_t m0,
                          const char* base, int64_t n, int64_t g, int64_t k0, char* compact,
                          char* phase_rows, rows_ahead* ahead) noexcept nogil:
@@ -195,14 +131,14 @@ cdef int64_t run_segment(const Table* t, const Arrays* v, Phase* phase, Segment*
         result = out if t.direct else compact + at * t.nb * t.kb * size
         if t.lane_step > 1:
             result = compact + ((m - m0) * t.lane_step + phase.first) * t.kb * size
-        elif t.interleaved:
+        elif t.interleaved and not t.filters_in_lanes:
             result = phase_rows + (m - m0) * size
         work += run_tile(t, tile, base + m * t.column * size, weight, result,
                          compact + t.compact_bytes + t.rows_bytes, ldc, seg.width, filters,
                          ahead)
         if t.filters_in_lanes:
             # All of a tile together: at a border its segments are narrow.
-            if t.lane_step == 1 and (at + seg.width == t.tile or m + seg.width == phase.count):
+            if not t.interleaved and (at + seg.width == t.tile or m + seg.width == phase.count):
                 out -= at * phase.step * stored
                 store_lanes(t, v, phase.step, out, compact, at + seg.width, first, filters)
         elif not t.interleaved and (v.bias != NULL or v.relu or not t.direct):
@@ -217,6 +153,7 @@ cdef int64_t run_block(const Table* t, const Arrays* v, int64_t m0, const char* 
     cdef int64_t filters = min(t.kb, t.K - k0) // t.merged
     cdef char* rows = compact + t.compact_bytes
     cdef char* phase_rows = rows
+    cdef char* tile = compact  # of a phase, with filters in the lanes
     cdef char* out = v.out + (n * t.groups * t.filters + first) * t.out_width * t.out_ops.stored
     cdef Phase* phase
     if t.out_lines:
@@ -225,30 +162,19 @@ cdef int64_t run_block(const Table* t, const Arrays* v, int64_t m0, const char* 
         phase = &t.phases[p]
         for s in range(phase.segments):
             work += run_segment(t, v, phase, &t.segments[phase.first_segment + s], m0, base, n, g,
-                                k0, compact, phase_rows, ahead)
+                                k0, tile, phase_rows, ahead)
         phase_rows += t.kb * t.chunk * t.source_ops.computed
-    if t.lane_step > 1:
+        if t.interleaved and not t.depthwise:
+            tile += t.tile * t.nb * t.kb * t.source_ops.computed
+    if t.interleaved and t.filters_in_lanes and not t.depthwise:
+        store_lane_phases(t, v, out, compact, first, filters)
+    elif t.lane_step > 1:
         m0 *= t.lane_step
         store_lanes(t, v, 1, out + m0 * t.out_ops.stored, compact,
                     min(t.chunk * t.lane_step, t.out_width - m0), first, filters)
     elif t.interleaved:
         store_phases(t, v, out, rows, m0, first, filters)
     return work
-
-
-cdef void fill_row(const Table* t, const Arrays* v, int64_t row) noexcept nogil:
-    """Store what a row of the output holds where no tap reaches it."""
-    cdef char[2048] zeros
-    cdef int64_t done = 0, part, stored = t.out_ops.stored
-    cdef const char* bias = NULL
-    if v.bias != NULL:
-        bias = v.bias + row % (t.groups * t.K) * t.out_ops.computed
-    memset(zeros, 0, sizeof(zeros))
-    while done < t.out_width:
-        part = min(256, t.out_width - done)
-        t.out_ops.store(v.out + (row * t.out_width + done) * stored, stored, zeros, part, bias,
-                        v.relu)
-        done += part
 
 
 cdef int64_t run_item(const void* table, const void* arrays, int64_t item, char* scratch) \
@@ -348,8 +274,9 @@ cdef class Correlate:
         t.panel.spacing = max([run.spacing for phase in sh.phases for run in phase.runs], default=1)
         t.planes, t.out_width = sh.planes, sh.out_width
         t.tile, t.kb, t.cb, t.chunk = bl.tile, bl.kb, weight.cb, bl.chunk
-        t.chunks = (max([p.count for p in sh.phases], default=0) + bl.chunk - 1) // bl.chunk
-        t.unreached = t.merged * sum([p.count for p in sh.phases]) < sh.out_width
+        counts = [count for _, _, count, _, _ in program.phases]
+        t.chunks = (max(counts, default=0) + bl.chunk - 1) // bl.chunk
+        t.unreached = t.merged * sum(counts) < sh.out_width
         t.packed, t.direct = bl.packed, bl.direct
         t.weight_k, t.weight_c = weight.k * t.merged, weight.c
         t.weight_block, t.weight_group = weight.block, weight.group
@@ -361,9 +288,11 @@ cdef class Correlate:
         self.items = t.N // t.nb * t.groups * t.chunks
         # The compact tile (and its transpose), rows of all phases, partial sums, then the panel.
         t.interleaved = bl.interleaved
-        t.lane_step = t.n_phases if t.interleaved and t.filters_in_lanes else 1
-        t.compact_bytes = 0 if t.direct else t.kb * t.tile * t.lane_step * sh.item * (
-            t.nb + 1 if t.filters_in_lanes else 1)
+        t.lane_step = t.n_phases if t.interleaved and sh.depthwise else 1
+        columns = t.tile * t.lane_step * (t.nb + 1 if t.filters_in_lanes else 1)
+        if t.interleaved and t.filters_in_lanes and not sh.depthwise:
+            columns = t.tile * t.nb * t.n_phases + 2 * t.out_width
+        t.compact_bytes = 0 if t.direct else t.kb * columns * sh.item
         if t.interleaved and not t.filters_in_lanes:
             t.rows_bytes = t.chunk * sh.item * (t.kb * t.n_phases + max(t.n_phases, t.merged))
         t.partial_bytes = program.partial * sh.item

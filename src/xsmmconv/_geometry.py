@@ -103,6 +103,16 @@ def backward_data_phases(W: int, S: int, Q: int, s: int, d: int, pl: int) -> tup
     return tuple(sorted(phases, key=lambda phase: phase.first))
 
 
+def with_gaps(phases: tuple[Phase, ...], W: int) -> tuple[Phase, ...]:
+    """The same phases of a stride, and others without taps for the columns that no tap reaches."""
+    found = {phase.first: phase for phase in phases}
+    step = phases[0].step
+    return tuple(
+        found.get(first) or Phase(first, step, plane_length(W, step, first), ())
+        for first in range(min(step, W))
+    )
+
+
 def split_taps(phase: Phase, parts: int) -> Phase:
     """The same phase with every run cut into `parts`: part r has the taps r, r + parts, ..."""
     runs = []

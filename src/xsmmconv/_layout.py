@@ -8,7 +8,7 @@ Offsets are in elements of the computing type, relative to the tile.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from xsmmconv._blocking import round_up
 from xsmmconv._geometry import Run
@@ -73,12 +73,33 @@ def panel(runs: Sequence[Run], columns: int, split_taps: bool, item: int) -> Sou
     return _panel(runs, columns, split_taps, 64 // item)
 
 
-def transposed_panel(runs: Sequence[Run], columns: int, C: int, nb: int, item: int) -> SourceLayout:
-    """A panel [position][batch row][channel]; its `row` is 1, its windows are in positions."""
+def transposed_panel(
+    runs: Sequence[Run], columns: int, C: int, nb: int, item: int, whole: bool
+) -> SourceLayout:
+    """A panel [position][batch row][channel]; its `row` is 1, its windows are in positions. Where
+    the columns are those of `whole` rows, these have no others than the source."""
     layout = _panel(runs, columns, True, 1)
+    if whole:
+        layout = _clipped(layout, {run.plane: run.length for run in runs})
     # A dozen columns are read in turns: at distances of kilobytes they would share sets of L1.
     length = C + 64 // item if C * item % 1024 == 0 else C
     return SourceLayout(1, nb * length, layout.windows, layout.positions)
+
+
+def _clipped(layout: SourceLayout, lengths: dict[int, int]) -> SourceLayout:
+    """Without what lies beside the source, of whole rows. Taps may begin there nevertheless."""
+    windows, moved, position = [], [], 0
+    for w in layout.windows:
+        first, end = max(0, w.shift), min(lengths[w.plane], w.shift + w.width)
+        moved.append((w.position, position - w.position - (first - w.shift)))
+        if first < end:
+            windows.append(Window(w.plane, first, end - first, position))
+            position += end - first
+    places = tuple(
+        tuple(at + next(by for start, by in reversed(moved) if start <= at) for at in of_run)
+        for of_run in layout.positions
+    )
+    return replace(layout, windows=tuple(windows), positions=places)
 
 
 def dense_panel(runs: Sequence[Run], columns: int, planes: int, lanes: int) -> SourceLayout:

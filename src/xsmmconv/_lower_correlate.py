@@ -18,7 +18,7 @@ from xsmmconv._blocking import (
     kernel_type,
     too_far,
 )
-from xsmmconv._geometry import Phase, Rectangle, cover, split_taps, walk
+from xsmmconv._geometry import Phase, Rectangle, cover, split_taps, walk, with_gaps
 from xsmmconv._layout import SourceLayout, dense_panel, in_place, panel, transposed_panel
 
 
@@ -117,7 +117,7 @@ class _Lowering:
         self.place: dict[int, list[int]] = {}  # of each run's taps in the list of all taps,
         self.all_taps = 0  # which begins here
         self.column = bl.nb * bl.kb if bl.transposed else 1  # of a result, in elements
-        if bl.transposed and bl.interleaved:
+        if sh.depthwise and bl.interleaved:
             self.column *= len(sh.phases)
         self.emit = {
             "taps": self.calls_by_taps,
@@ -438,12 +438,15 @@ class _Lowering:
 
 def lower_correlate(sh: CorrelateShape, bl: CorrelateBlocking, S: int, kernel) -> Program:
     """`kernel(type, m, n, k, lda, ldb, ldc, beta, ahead)` gives the address of a kernel."""
-    phases = [split_taps(phase, bl.split) for phase in sh.phases]
+    whole_rows = bl.interleaved and not (sh.merged or sh.depthwise)
+    phases = with_gaps(sh.phases, sh.out_width) if whole_rows else sh.phases
+    phases = [split_taps(phase, bl.split) for phase in phases]
     run_list = [run for phase in phases for run in phase.runs]
     if sh.depthwise:
         source = dense_panel(run_list, bl.chunk, sh.planes, bl.kb)
     elif bl.transposed:
-        source = transposed_panel(run_list, bl.chunk, sh.C, bl.nb, sh.item)
+        whole = all(phase.count <= bl.chunk for phase in phases)
+        source = transposed_panel(run_list, bl.chunk, sh.C, bl.nb, sh.item, whole)
     elif bl.packed:
         source = panel(run_list, bl.chunk, bl.lists == "taps", sh.item)
         if sh.tap_pairs:

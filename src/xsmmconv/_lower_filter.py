@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from xsmmconv._blocking_filter import FilterBlocking, FilterShape
 from xsmmconv._geometry import Run, interior, plane_length
@@ -24,6 +25,8 @@ def lower_filter(sh: FilterShape, bl: FilterBlocking) -> FilterProgram:
     layout = in_place(all_runs, sh.source_width)
     if bl.packed:
         layout = panel([*all_runs, *_other_planes(sh)], bl.tile, True, sh.stored)
+        if any(len({b - a for a, b in pairwise(place)}) > 1 for place in layout.positions):
+            layout = _apart([panel([run], bl.tile, True, sh.stored) for run in all_runs])
     program = FilterProgram(layout, [], [])
     places = iter(layout.positions)
     for phase in sh.phases:
@@ -38,6 +41,17 @@ def lower_filter(sh: FilterShape, bl: FilterBlocking) -> FilterProgram:
                 geometry = len(place), step, run.shift, run.spacing, run.length
                 program.runs.append((*geometry, row, place[0], run.taps.start, run.taps.step))
     return program
+
+
+def _apart(layouts: list[SourceLayout]) -> SourceLayout:
+    """The windows of each run by themselves: shared, those of far taps may be of unequal widths,
+    and what the taps of a run read is to be equally far apart."""
+    windows, places, row = [], [], 0
+    for layout in layouts:
+        windows += [replace(w, position=w.position + row) for w in layout.windows]
+        places += [tuple(at + row for at in place) for place in layout.positions]
+        row += layout.row
+    return SourceLayout(row, 1, tuple(windows), tuple(places))
 
 
 def _other_planes(sh: FilterShape) -> list[Run]:

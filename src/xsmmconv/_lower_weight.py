@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from xsmmconv._blocking import kernel_type, too_far
+from xsmmconv._blocking import kernel_type, round_up, too_far
 from xsmmconv._blocking_weight import WeightBlocking, WeightShape
 from xsmmconv._geometry import Phase, Rectangle, cover, interior, next_change, pieces, walk
 from xsmmconv._layout import SourceLayout, dense_panel, in_place, panel
+from xsmmconv._lower_batch import Positions, lower_batch, operand_positions, row_distance
 
 _PLACE = 10  # of a call's results, in its row of the program
 
@@ -36,6 +37,9 @@ class WeightProgram:
     set_once: bool = False  # each sum is the result of a single call, which sets it,
     direct: bool = False  # in the result itself
     reads: tuple[int, int] = (0, 0)  # columns of a row of which position 0 reads the first and last
+    # Where k is rows of the batch: what is transposed of either operand.
+    lane_positions: Positions | None = None
+    row_positions: Positions | None = None
 
 
 class _Lowering:
@@ -342,8 +346,22 @@ def _with_kernels(sh: WeightShape, program: WeightProgram, kernel) -> list[tuple
     return [(*[found[shape] for shape in call[:4]], *call[4:]) for call in program.calls]
 
 
+def _batch_program(sh: WeightShape, bl: WeightBlocking, S: int) -> WeightProgram:
+    lanes, rows = operand_positions(sh)
+    nb, item = (round_up(bl.nb, 2), 2) if bl.pairs else (bl.nb, sh.item)
+    layout = SourceLayout(row_distance(rows.count, nb, item), 1, (), ())
+    program = WeightProgram(layout, list(range(S)), lane_positions=lanes, row_positions=rows)
+    lower_batch(sh, bl, program)
+    program.set_once = _set_once(sh, bl, program)
+    return program
+
+
 def lower_weight(sh: WeightShape, bl: WeightBlocking, S: int, kernel) -> WeightProgram:
     """`kernel(type, m, n, k, lda, ldb, ldc, beta)` gives the address of a kernel."""
+    if bl.lists == "batch":
+        program = _batch_program(sh, bl, S)
+        program.calls = _with_kernels(sh, program, kernel)
+        return program
     run_list = [run for phase in sh.phases for run in phase.runs]
     order = list(range(S))
     if bl.lists != "channels" or bl.stack > 1:

@@ -38,36 +38,10 @@ typedef struct {
 static inline float identity_f32(float v) { return v; }
 static inline double identity_f64(double v) { return v; }
 
-/* ---- load and store of a row ---------------------------------------------------------------- */
+/* ---- store of a row --------------------------------------------------------------------------- */
 
 /* relu(NaN) is NaN: the comparison is written so that a NaN is kept. */
-#define XC_LOAD_STORE(NAME, STORED, COMPUTED, WIDEN, ROUND)                                      \
-  static void load_##NAME(void* dst, const char* src, ptrdiff_t stride, ptrdiff_t n) {           \
-    COMPUTED* restrict out = (COMPUTED*)dst;                                                     \
-    STORED v;                                                                                    \
-    if (stride == (ptrdiff_t)sizeof(STORED)) {                                                   \
-      if (sizeof(STORED) == sizeof(COMPUTED)) {                                                  \
-        memcpy(out, src, (size_t)n * sizeof(STORED));                                            \
-        return;                                                                                  \
-      }                                                                                          \
-      for (ptrdiff_t i = 0; i < n; i++) {                                                        \
-        memcpy(&v, src + i * (ptrdiff_t)sizeof(STORED), sizeof v);                               \
-        out[i] = WIDEN(v);                                                                       \
-      }                                                                                          \
-      return;                                                                                    \
-    }                                                                                            \
-    if (stride == 2 * (ptrdiff_t)sizeof(STORED)) { /* known to the compiler, it becomes shuffles */ \
-      for (ptrdiff_t i = 0; i < n; i++) {                                                        \
-        memcpy(&v, src + i * 2 * (ptrdiff_t)sizeof(STORED), sizeof v);                           \
-        out[i] = WIDEN(v);                                                                       \
-      }                                                                                          \
-      return;                                                                                    \
-    }                                                                                            \
-    for (ptrdiff_t i = 0; i < n; i++) {                                                          \
-      memcpy(&v, src + i * stride, sizeof v);                                                    \
-      out[i] = WIDEN(v);                                                                         \
-    }                                                                                            \
-  }                                                                                              \
+#define XC_STORE(NAME, STORED, COMPUTED, ROUND)                                                  \
   static void store_##NAME(char* dst, ptrdiff_t stride, const void* src, ptrdiff_t n,            \
                            const void* bias, int relu) {                                         \
     const COMPUTED* in = (const COMPUTED*)src;                                                   \
@@ -138,9 +112,9 @@ static inline double identity_f64(double v) { return v; }
     }                                                                                            \
   }
 
-XC_LOAD_STORE(f32, float, float, identity_f32, identity_f32)
-XC_LOAD_STORE(f64, double, double, identity_f64, identity_f64)
-XC_LOAD_STORE(bf16, uint16_t, float, bf16_widen, bf16_round)
+XC_STORE(f32, float, float, identity_f32)
+XC_STORE(f64, double, double, identity_f64)
+XC_STORE(bf16, uint16_t, float, bf16_round)
 
 /* Sixteen at a time: the compiler would do as many operations for eight. */
 static XC_AVX512_16 void store_bf16_512(char* dst, ptrdiff_t stride, const void* src, ptrdiff_t n,
@@ -175,7 +149,7 @@ static inline const pack_ops* pack_ops_of(int dtype, int wide) {
   static const pack_ops wider[2] = {
       {4, 4, load_f32, store_f32, transpose_f32_512, transpose_f32_512, scatter_f32, gather_f32,
        border_f32_512},
-      {2, 4, load_bf16, store_bf16_512, transpose_bf16_512, transpose_round_512, scatter_bf16,
+      {2, 4, load_bf16_512, store_bf16_512, transpose_bf16_512, transpose_round_512, scatter_bf16,
        gather_bf16, border_f32_512},
   };
   static const pack_ops tables[4] = {
@@ -185,7 +159,7 @@ static inline const pack_ops* pack_ops_of(int dtype, int wide) {
        border_f64},
       {2, 4, load_bf16, store_bf16, transpose_bf16, transpose_round, scatter_bf16, gather_bf16,
        border_f32},
-      {2, 2, load_u16, NULL, transpose_pairs, transpose_u16, NULL, NULL, NULL},
+      {2, 2, load_u16_512, NULL, transpose_pairs, transpose_u16, NULL, NULL, NULL},
   };
   if (wide && (dtype == PACK_F32 || dtype == PACK_BF16)) return &wider[dtype == PACK_BF16];
   return &tables[dtype];
@@ -234,7 +208,7 @@ static inline void interleave(char* dst, const char* src, ptrdiff_t row_stride, 
 /* How rows are packed to panels as they are, where PACK_BF16 is not to be converted. */
 static inline const pack_ops* element_ops_of(int dtype, int wide) {
   static const pack_ops narrow_bf16 = {
-      2, 2, load_elements_u16, NULL, NULL, transpose_elements_u16, NULL, NULL, NULL};
+      2, 2, load_u16, NULL, NULL, transpose_elements_u16, NULL, NULL, NULL};
   if (dtype == PACK_BF16) return wide ? pack_ops_of(PACK_PAIRS, 1) : &narrow_bf16;
   return pack_ops_of(dtype, wide);
 }

@@ -66,6 +66,9 @@ cdef extern from "_pack.h" nogil:
     void load_pairs(void* dst, const char* even, const char* odd, Py_ssize_t stride, Py_ssize_t n)
     void load_pairs_together(void* dst, Py_ssize_t ldo, const char* even, const char* odd,
                              Py_ssize_t planes, Py_ssize_t n, Py_ssize_t cols)
+    void transpose_row_pairs(void* dst, Py_ssize_t ldo, const char* even, const char* odd,
+                             Py_ssize_t row_stride, Py_ssize_t col_stride, Py_ssize_t rows,
+                             Py_ssize_t cols)
     void pair_taps(char* dst, const char* src, Py_ssize_t spacing, Py_ssize_t n)
     void narrow(char* dst, const char* src, Py_ssize_t n)
     void scatter_pairs(void* dst, Py_ssize_t dst_k, const int64_t* tap, const char* src,

@@ -135,7 +135,7 @@ cdef inline void pack_panel(const Panel* p, const Operand* v, char* panel, int64
 
     Columns outside the source are left as they are: no list ever points at them.
     """
-    cdef int64_t w, i, c, r, each = 1 + p.pairs, ahead
+    cdef int64_t w, i, c, r, each = 1 + p.pairs, ahead, step = v.planes * v.stride_w
     cdef const char* row
     cdef char* panel_row
     cdef bint plain = v.stride_w == v.ops.stored
@@ -151,8 +151,8 @@ cdef inline void pack_panel(const Panel* p, const Operand* v, char* panel, int64
         ahead = _AHEAD * each
         if plain and p.n_windows == 1:
             for r in range(ahead, min(ahead + each, channels - c)):
-                prefetch_row(row + r * v.stride_c + (m0 + p.windows[0].shift) * v.stride_w,
-                             (p.windows[0].width - fewer) * v.stride_w)
+                prefetch_row(row + r * v.stride_c + (m0 + p.windows[0].shift) * step,
+                             (p.windows[0].width - fewer) * step)
         w = 0
         while w < p.n_windows:  # all windows of a row while it is in L1
             if plain and p.windows[w].together > 1 and c + p.pairs < channels:
@@ -168,21 +168,42 @@ cdef inline void pack_panel(const Panel* p, const Operand* v, char* panel, int64
                       p.tap_pairs - p.spacing)
 
 
+cdef inline bint whole_windows(const Window* win, const Operand* v, int64_t m0, int64_t lo,
+                               int64_t hi) noexcept nogil:
+    """Whether all of the windows together are in the source where the first one is."""
+    cdef int64_t last = (win.plane + (hi - 1) * v.planes) + win.together - 1
+    return lo == m0 + win.shift and hi - lo == win.width and last < v.width
+
+
 cdef inline void pack_transposed(const Panel* p, const Operand* v, char* panel, int64_t n0,
                                  int64_t nb, int64_t column, int64_t c0, int64_t channels,
                                  int64_t m0) noexcept nogil:
     """The same to [position][batch row][channel], for nb rows of the batch; `column` elements from
     position to position."""
-    cdef int64_t w, n, lo, hi, plane_length, size = v.ops.computed, start = 0
+    cdef int64_t w, n, m, lo, hi, plane_length, size = v.ops.computed, start = 0, following = 0
     cdef const char* first
     cdef char* place
     cdef Window* win
     for w in range(p.n_windows):
+        if w < following:
+            continue
         win = &p.windows[w]
         plane_length = (v.width - win.plane + v.planes - 1) // v.planes
         lo = max(0, m0 + win.shift)
         hi = min(plane_length, m0 + win.shift + win.width)
         if lo >= hi:
+            continue
+        if win.together > hi - lo and not p.pairs and whole_windows(win, v, m0, lo, hi):
+            # What a position reads of all of these are neighbours in the source.
+            following = w + win.together
+            for n in range(nb):
+                for m in range(lo, hi):
+                    first = (v.data + (n0 + n) * v.stride_n + c0 * v.stride_c
+                             + (win.plane + m * v.planes) * v.stride_w)
+                    place = (panel + ((win.position + m - m0 - win.shift) * column
+                                      + n * (column // nb)) * size)
+                    v.ops.transpose(place, (win[1].position - win.position) * column, first,
+                                    v.stride_c, v.stride_w, channels, win.together)
             continue
         for n in range(nb):
             first = (v.data + (n0 + n) * v.stride_n + c0 * v.stride_c

@@ -22,6 +22,7 @@ from xsmmconv._blocking import (
     Machine,
     ceil_div,
 )
+from xsmmconv._blocking_batch import batch_blocking, batch_is_better
 from xsmmconv._blocking_correlate import correlate_blocking, multiply_pairs, phases_as_filters
 from xsmmconv._blocking_depthwise import (
     channels_in_lanes,
@@ -321,8 +322,7 @@ class Plan:
         direct = S == 1 and self._same_type
         self._lanes = lanes_from(K, C, direct, self._item, self._machine.vector_bytes)
         sizes = self._lanes, self._item, 2 if self._native_bf16 else self._item
-        if not (windows or depthwise) and rows_are_better(p, *sizes, self._machine):
-            return self._make_row_gradient(C, K)
+        dots = not (windows or depthwise) and rows_are_better(p, *sizes, self._machine)
         if windows:  # x[n, 0, q s + t] = a matrix of positions q and channels t, with one tap
             C, S, s, W, self._lanes = S, 1, 1, p.Q, "x"
         filters = self._lanes == "grad_out"
@@ -345,6 +345,10 @@ class Plan:
             direct and not (filters or windows or depthwise),
         )
         choose = depthwise_weight_blocking if depthwise else weight_blocking
+        if not windows and batch_is_better(shape, self._machine, dots):
+            choose = batch_blocking
+        elif dots:
+            return self._make_row_gradient(C, K)
         self._blocking = choose(shape, self._machine)
         if windows:
             reasons = (f"one channel: its {p.S} taps are the lanes", *self._blocking.reasons)

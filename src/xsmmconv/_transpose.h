@@ -5,10 +5,7 @@
 #ifndef XSMMCONV_TRANSPOSE_H
 #define XSMMCONV_TRANSPOSE_H
 
-#include <immintrin.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
+#include "_load.h"
 
 /* Bring the lines of a row to the cache; addresses outside the array do no harm. */
 static inline void prefetch_row(const char* p, ptrdiff_t n) {
@@ -37,64 +34,20 @@ static inline __m256d whole4_f64(const char* p) { return _mm256_loadu_pd((const 
 static inline __m256 load8_f32(const char* p, ptrdiff_t n) {
   return _mm256_maskload_ps((const float*)p, first8(n));
 }
-static inline __m256 load8_bf16(const char* p, ptrdiff_t n) {
-  uint16_t part[8] = {0};
-  memcpy(part, p, 2 * (size_t)n);
-  return whole8_bf16((const char*)part);
+static inline __m256 load8_bf16(const char* p, ptrdiff_t n) { /* by way of no memory */
+  uint64_t low = 0, high = 0;
+  if (n >= 4) {
+    memcpy(&low, p, 8);
+    memcpy(&high, p + 2 * n - 8, 8);
+    high = n > 4 ? high >> (16 * (8 - n)) : 0;
+  } else {
+    for (ptrdiff_t i = 0; i < n; i++) low |= (uint64_t)bf16_at(p + 2 * i) << (16 * i);
+  }
+  const __m128i v = _mm_set_epi64x((long long)high, (long long)low);
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
 }
 static inline __m256d load4_f64(const char* p, ptrdiff_t n) {
   return _mm256_maskload_pd((const double*)p, first4(n));
-}
-
-/* The first n of elements `stride` bytes apart. No gather instructions: some processors' microcode
- * makes them very slow. */
-static inline float f32_at(const char* p) {
-  float v;
-  memcpy(&v, p, sizeof v);
-  return v;
-}
-static inline uint16_t bf16_at(const char* p) {
-  uint16_t v;
-  memcpy(&v, p, sizeof v);
-  return v;
-}
-static inline double f64_at(const char* p) {
-  double v;
-  memcpy(&v, p, sizeof v);
-  return v;
-}
-static inline __m256 gather8_f32(const char* p, ptrdiff_t s, ptrdiff_t n) {
-  if (n == 8 && s == 8) { /* every second element; beyond the last one nothing is read */
-    const __m256 low = _mm256_loadu_ps((const float*)p);
-    const __m256 high = _mm256_maskload_ps((const float*)p + 8, first8(7));
-    const __m256d pairs = _mm256_castps_pd(_mm256_shuffle_ps(low, high, 0x88));
-    return _mm256_castpd_ps(_mm256_permute4x64_pd(pairs, 0xd8));
-  }
-  if (n == 8)
-    return _mm256_setr_ps(f32_at(p), f32_at(p + s), f32_at(p + 2 * s), f32_at(p + 3 * s),
-                          f32_at(p + 4 * s), f32_at(p + 5 * s), f32_at(p + 6 * s),
-                          f32_at(p + 7 * s));
-  float part[8] = {0};
-  for (ptrdiff_t i = 0; i < n; i++) part[i] = f32_at(p + i * s);
-  return _mm256_loadu_ps(part);
-}
-static inline __m256 gather8_bf16(const char* p, ptrdiff_t s, ptrdiff_t n) {
-  if (n == 8) {
-    const __m128i v = _mm_setr_epi16(
-        (short)bf16_at(p), (short)bf16_at(p + s), (short)bf16_at(p + 2 * s),
-        (short)bf16_at(p + 3 * s), (short)bf16_at(p + 4 * s), (short)bf16_at(p + 5 * s),
-        (short)bf16_at(p + 6 * s), (short)bf16_at(p + 7 * s));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
-  }
-  uint16_t part[8] = {0};
-  for (ptrdiff_t i = 0; i < n; i++) part[i] = bf16_at(p + i * s);
-  return whole8_bf16((const char*)part);
-}
-static inline __m256d gather4_f64(const char* p, ptrdiff_t s, ptrdiff_t n) {
-  if (n == 4) return _mm256_setr_pd(f64_at(p), f64_at(p + s), f64_at(p + 2 * s), f64_at(p + 3 * s));
-  double part[4] = {0};
-  for (ptrdiff_t i = 0; i < n; i++) part[i] = f64_at(p + i * s);
-  return _mm256_loadu_pd(part);
 }
 
 static inline void transpose8(__m256 r[8]) {
@@ -152,12 +105,33 @@ static inline void transpose_narrow_f32(float* to, ptrdiff_t ldo, const char* bl
       _mm256_maskstore_ps(to + k * ldo, mask, r[k]);
 }
 
+/* Where the elements of a row are apart, some of them are collected first: rows of neighbours, in the
+ * computing type, are transposed several times as fast. */
+typedef void (*load_row)(void* dst, const char* src, ptrdiff_t stride, ptrdiff_t n);
+typedef void (*transpose_rows)(void* dst, ptrdiff_t ldo, const char* src, ptrdiff_t row_stride,
+                               ptrdiff_t col_stride, ptrdiff_t rows, ptrdiff_t cols);
+static void transpose_strided(char* dst, ptrdiff_t ldo, const char* src, ptrdiff_t row_stride,
+                              ptrdiff_t col_stride, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t size,
+                              load_row load, transpose_rows transpose) {
+  enum { ROWS = 16, BYTES = 512 };
+  char block[ROWS * BYTES];
+  const ptrdiff_t most = BYTES / size;
+  for (ptrdiff_t i = 0; i < rows; i += ROWS)
+    for (ptrdiff_t j = 0; j < cols; j += most) {
+      const ptrdiff_t nr = rows - i < ROWS ? rows - i : ROWS;
+      const ptrdiff_t nc = cols - j < most ? cols - j : most;
+      for (ptrdiff_t k = 0; k < nr; k++)
+        load(block + k * BYTES, src + (i + k) * row_stride + j * col_stride, col_stride, nc);
+      transpose(dst + (j * ldo + i) * size, ldo, block, BYTES, size, nr, nc);
+    }
+}
+
 /* Blocks of V x V; at the edges loads and stores are masked. They follow each other along the longer
  * lines, of the source or of the destination: those are in memory. Whole blocks of neighbours have
  * code without a branch, which is several times as fast: a missing row repeats the last one, and
  * is not stored. */
-#define XC_TRANSPOSE(NAME, STORED, COMPUTED, V, VECTOR, LOAD, LOADPART, GATHER, BLOCK, STORE,      \
-                     MASKSTORE, FIRST)                                                           \
+#define XC_TRANSPOSE(NAME, STORED, COMPUTED, V, VECTOR, LOAD, LOADPART, BLOCK, STORE, MASKSTORE,   \
+                     FIRST, STRAIGHT)                                                            \
   static inline __attribute__((always_inline)) void transpose_whole_##NAME(                      \
       COMPUTED* to, ptrdiff_t ldo, const char* block, ptrdiff_t row_stride, ptrdiff_t nr) {      \
     VECTOR r[V];                                                                                 \
@@ -169,20 +143,13 @@ static inline void transpose_narrow_f32(float* to, ptrdiff_t ldo, const char* bl
       for (int k = 0; k < V; k++) MASKSTORE(to + k * ldo, FIRST(nr), r[k]);                      \
   }                                                                                              \
   static void transpose_part_##NAME(COMPUTED* to, ptrdiff_t ldo, const char* block,              \
-                                    ptrdiff_t row_stride, ptrdiff_t col_stride, ptrdiff_t nr,    \
-                                    ptrdiff_t nc) {                                              \
-    const int neighbours = col_stride == (ptrdiff_t)sizeof(STORED);                              \
+                                    ptrdiff_t row_stride, ptrdiff_t nr, ptrdiff_t nc) {          \
     VECTOR r[V];                                                                                 \
-    if (neighbours && nc <= 4 && V == 8 && sizeof(STORED) == 4) {                                \
+    if (nc <= 4 && V == 8 && sizeof(STORED) == 4) {                                              \
       transpose_narrow_f32((float*)(void*)to, ldo, block, row_stride, nr, nc);                   \
       return;                                                                                    \
     }                                                                                            \
-    if (neighbours)                                                                              \
-      for (int k = 0; k < V; k++)                                                                \
-        r[k] = LOADPART(block + (k < nr ? k : nr - 1) * row_stride, nc);                         \
-    else                                                                                         \
-      for (int k = 0; k < V; k++)                                                                \
-        r[k] = GATHER(block + (k < nr ? k : nr - 1) * row_stride, col_stride, nc);               \
+    for (int k = 0; k < V; k++) r[k] = LOADPART(block + (k < nr ? k : nr - 1) * row_stride, nc); \
     BLOCK(r);                                                                                    \
     if (nr == V)                                                                                 \
       for (int k = 0; k < nc; k++) STORE(to + k * ldo, r[k]);                                    \
@@ -190,11 +157,10 @@ static inline void transpose_narrow_f32(float* to, ptrdiff_t ldo, const char* bl
       for (int k = 0; k < nc; k++) MASKSTORE(to + k * ldo, FIRST(nr), r[k]);                     \
   }                                                                                              \
   static inline __attribute__((always_inline)) void transpose_block_##NAME(                      \
-      COMPUTED* to, ptrdiff_t ldo, const char* block, ptrdiff_t row_stride,                      \
-      ptrdiff_t col_stride, ptrdiff_t rows, ptrdiff_t cols) {                                    \
-    if (col_stride != (ptrdiff_t)sizeof(STORED) || cols < V)                                     \
-      transpose_part_##NAME(to, ldo, block, row_stride, col_stride, rows < V ? rows : V,         \
-                            cols < V ? cols : V);                                                \
+      COMPUTED* to, ptrdiff_t ldo, const char* block, ptrdiff_t row_stride, ptrdiff_t rows,      \
+      ptrdiff_t cols) {                                                                          \
+    if (cols < V)                                                                                \
+      transpose_part_##NAME(to, ldo, block, row_stride, rows < V ? rows : V, cols);              \
     else if (rows < V)                                                                           \
       transpose_whole_##NAME(to, ldo, block, row_stride, rows);                                  \
     else                                                                                         \
@@ -202,8 +168,13 @@ static inline void transpose_narrow_f32(float* to, ptrdiff_t ldo, const char* bl
   }                                                                                              \
   static void transpose_##NAME(void* dst, ptrdiff_t ldo, const char* src, ptrdiff_t row_stride,  \
                                ptrdiff_t col_stride, ptrdiff_t rows, ptrdiff_t cols) {           \
+    const ptrdiff_t size = (ptrdiff_t)sizeof(STORED);                                            \
     COMPUTED* to = (COMPUTED*)dst;                                                               \
-    if (row_stride == (ptrdiff_t)sizeof(STORED) && rows > 1) { /* columns are neighbours */      \
+    if (cols == 1) {                                                                             \
+      load_##NAME(dst, src, row_stride, rows);                                                   \
+    } else if (rows == 1) {                                                                      \
+      for (ptrdiff_t j = 0; j < cols; j++) load_##NAME(to + j * ldo, src + j * col_stride, 0, 1); \
+    } else if (row_stride == size && rows > 1) { /* columns are neighbours */                           \
       for (ptrdiff_t j = 0; j < cols; j++) {                                                     \
         const char* column = src + j * col_stride;                                               \
         ptrdiff_t i = 0;                                                                         \
@@ -213,30 +184,32 @@ static inline void transpose_narrow_f32(float* to, ptrdiff_t ldo, const char* bl
           MASKSTORE(to + j * ldo + i, FIRST(rows - i),                                           \
                     LOADPART(column + i * row_stride, rows - i));                                \
       }                                                                                          \
+    } else if (col_stride != size) {                                                             \
+      transpose_strided((char*)dst, ldo, src, row_stride, col_stride, rows, cols,                \
+                        (ptrdiff_t)sizeof(COMPUTED), load_##NAME, STRAIGHT);                     \
     } else if (row_stride > ldo * (ptrdiff_t)sizeof(COMPUTED)) {                                 \
       for (ptrdiff_t i = 0; i < rows; i += V)                                                    \
         for (ptrdiff_t j = 0; j < cols; j += V)                                                  \
-          transpose_block_##NAME(to + j * ldo + i, ldo, src + i * row_stride + j * col_stride,   \
-                                 row_stride, col_stride, rows - i, cols - j);                    \
+          transpose_block_##NAME(to + j * ldo + i, ldo, src + i * row_stride + j * size, row_stride,\
+                                 rows - i, cols - j);                                            \
     } else {                                                                                     \
       for (ptrdiff_t j = 0; j < cols; j += V)                                                    \
         for (ptrdiff_t i = 0; i < rows; i += V)                                                  \
-          transpose_block_##NAME(to + j * ldo + i, ldo, src + i * row_stride + j * col_stride,   \
-                                 row_stride, col_stride, rows - i, cols - j);                    \
+          transpose_block_##NAME(to + j * ldo + i, ldo, src + i * row_stride + j * size, row_stride,\
+                                 rows - i, cols - j);                                            \
     }                                                                                            \
   }
 
-XC_TRANSPOSE(f32, float, float, 8, __m256, whole8_f32, load8_f32, gather8_f32, transpose8,
-             _mm256_storeu_ps, _mm256_maskstore_ps, first8)
-XC_TRANSPOSE(bf16, uint16_t, float, 8, __m256, whole8_bf16, load8_bf16, gather8_bf16, transpose8,
-             _mm256_storeu_ps, _mm256_maskstore_ps, first8)
-XC_TRANSPOSE(f64, double, double, 4, __m256d, whole4_f64, load4_f64, gather4_f64, transpose4,
-             _mm256_storeu_pd, _mm256_maskstore_pd, first4)
+XC_TRANSPOSE(f32, float, float, 8, __m256, whole8_f32, load8_f32, transpose8, _mm256_storeu_ps,
+             _mm256_maskstore_ps, first8, transpose_f32)
+XC_TRANSPOSE(bf16, uint16_t, float, 8, __m256, whole8_bf16, load8_bf16, transpose8, _mm256_storeu_ps,
+             _mm256_maskstore_ps, first8, transpose_f32)
+XC_TRANSPOSE(f64, double, double, 4, __m256d, whole4_f64, load4_f64, transpose4, _mm256_storeu_pd,
+             _mm256_maskstore_pd, first4, transpose_f64)
 
 /* FP32 on processors with AVX-512: 16 rows x 4 columns. Four rows 4 apart are loaded into the
  * quarters of a vector, so that nothing has to move between these. Up to 8 rows, and few columns,
  * are left to the blocks above. */
-#define XC_AVX512 __attribute__((target("avx512f")))
 static inline __attribute__((always_inline)) XC_AVX512 __m512 quarters_f32(const char* block,
                                                                           ptrdiff_t row_stride,
                                                                           ptrdiff_t nr,
@@ -337,7 +310,10 @@ XC_TRANSPOSE_FEW(bf16, 1)
 static void transpose_f32_512(void* dst, ptrdiff_t ldo, const char* src, ptrdiff_t row_stride,
                               ptrdiff_t col_stride, ptrdiff_t rows, ptrdiff_t cols) {
   const ptrdiff_t whole = rows - rows % 16;
-  if (rows > 8 && cols >= 16 && col_stride == 4) {
+  if (col_stride != 4 && row_stride != 4 && cols > 1) {
+    transpose_strided((char*)dst, ldo, src, row_stride, col_stride, rows, cols, 4, load_f32,
+                      transpose_f32_512);
+  } else if (rows > 8 && cols >= 16 && col_stride == 4) {
     transpose_tall_f32(dst, ldo, src, row_stride, rows, cols);
   } else if (whole && cols > 1 && cols <= 7 && col_stride == 4 && row_stride == 4 * cols) {
     transpose_few_f32((float*)dst, ldo, src, whole, cols);
@@ -348,16 +324,34 @@ static void transpose_f32_512(void* dst, ptrdiff_t ldo, const char* src, ptrdiff
     transpose_f32(dst, ldo, src, row_stride, col_stride, rows, cols);
   }
 }
-static void transpose_bf16_512(void* dst, ptrdiff_t ldo, const char* src, ptrdiff_t row_stride,
-                               ptrdiff_t col_stride, ptrdiff_t rows, ptrdiff_t cols) {
-  ptrdiff_t whole = 0;
-  if (cols > 1 && cols <= 7 && col_stride == 2 && row_stride == 2 * cols) {
-    whole = rows - rows % 16;
-    transpose_few_bf16((float*)dst, ldo, src, whole, cols);
+/* Rows of BF16 that are close to each other, such as those of windows with a stride, are widened
+ * together with what lies between them. */
+static XC_AVX512 void transpose_close_bf16(float* to, ptrdiff_t ldo, const char* src,
+                                           ptrdiff_t row_stride, ptrdiff_t rows, ptrdiff_t cols) {
+  enum { ALL = 2048 };
+  float all[ALL];
+  const ptrdiff_t apart = row_stride / 2, part = (ALL - cols) / apart;
+  for (ptrdiff_t i = 0; i < rows; i += part) {
+    const ptrdiff_t nr = rows - i < part ? rows - i : part;
+    load_bf16_512(all, src + i * row_stride, 2, (nr - 1) * apart + cols);
+    transpose_f32_512(to + i, ldo, (const char*)all, 4 * apart, 4, nr, cols);
   }
-  if (whole < rows)
-    transpose_bf16((float*)dst + whole, ldo, src + whole * row_stride, row_stride, col_stride,
-                   rows - whole, cols);
+}
+static XC_AVX512 void transpose_bf16_512(void* dst, ptrdiff_t ldo, const char* src,
+                                         ptrdiff_t row_stride, ptrdiff_t col_stride, ptrdiff_t rows,
+                                         ptrdiff_t cols) {
+  const int close = row_stride > 2 && row_stride <= 64 && row_stride % 2 == 0;
+  float* const to = (float*)dst;
+  if (cols > 1 && col_stride != 2 && row_stride != 2) {
+    transpose_strided((char*)dst, ldo, src, row_stride, col_stride, rows, cols, 4, load_bf16_512,
+                      transpose_f32_512);
+  } else if (cols > 1 && cols <= 16 && close) {
+    const ptrdiff_t whole = cols <= 7 && row_stride == 2 * cols ? rows - rows % 16 : 0;
+    transpose_few_bf16(to, ldo, src, whole, cols);
+    transpose_close_bf16(to + whole, ldo, src + whole * row_stride, row_stride, rows - whole, cols);
+  } else {
+    transpose_bf16(dst, ldo, src, row_stride, col_stride, rows, cols);
+  }
 }
 
 /* The other way round: to[i*rows + r] = src[r*row + i] for few rows and n columns, as many at a time
@@ -367,14 +361,16 @@ static inline __attribute__((always_inline)) XC_AVX512 ptrdiff_t interleave_few(
   __m512i column[8];
   __mmask16 in[8][8];
   ptrdiff_t i = 0;
-  for (int k = 0; k < rows; k++) {
-    int32_t at[16];
-    for (int j = 0; j < 16; j++) at[j] = (16 * k + j) / rows;
+  if (n < 16) return 0;
+#pragma GCC unroll 8
+  for (int k = 0; k < rows; k++) { /* constants, as far as the compiler is concerned */
+    int32_t at[16], of[16];
+#pragma GCC unroll 16
+    for (int j = 0; j < 16; j++) at[j] = (16 * k + j) / rows, of[j] = (16 * k + j) % rows;
     column[k] = _mm512_loadu_si512(at);
-    for (int r = 0; r < rows; r++) {
-      in[k][r] = 0;
-      for (int j = 0; j < 16; j++) in[k][r] |= (__mmask16)(((16 * k + j) % rows == r) << j);
-    }
+    const __m512i row_of = _mm512_loadu_si512(of);
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++) in[k][r] = _mm512_cmpeq_epi32_mask(row_of, _mm512_set1_epi32(r));
   }
   for (; i + 16 <= n; i += 16, to += 16 * rows) {
     __m512 v[8];

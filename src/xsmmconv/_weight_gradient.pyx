@@ -10,22 +10,27 @@ from libc.string cimport memset
 cimport cython
 cimport numpy as cnp
 
+from xsmmconv._batch cimport pack_batch_lanes, pack_batch_rows
 from xsmmconv._kernel cimport kernel_t
 from xsmmconv._memory cimport Scratch, copy_rows, operand
 from xsmmconv._pack cimport (
-    add_up, fetch_lines, lane_ops_of, pack_ops, pack_ops_of, pair_lanes, rows_ahead, stack_lanes,
-    transpose_paired,
+    add_up, fetch_lines, interleave, lane_ops_of, pack_ops, pack_ops_of, pair_lanes, rows_ahead,
+    stack_lanes, transpose_paired,
 )
 from xsmmconv._panel cimport Operand, Window, pack_lanes, pack_panel
 from xsmmconv._team cimport team_of, team_run
 from xsmmconv._weight_table cimport (
-    Arrays, Call, Item, Place, Segment, Table, Tile, item_of, place_of, set_ahead,
+    Arrays, Call, Item, Place, Positions, Segment, Table, Tile, item_of, place_of, set_ahead,
 )
 
 from xsmmconv._dispatch import vector_bytes
 from xsmmconv._layout import window_rows
 
 cnp.import_array()
+
+
+cdef enum:
+    LINE = 512  # elements that are rearranged on the stack
 
 
 cdef char* partial_sums(const Table* t, const Arrays* v, const Item* it) noexcept nogil:
@@ -68,6 +73,9 @@ cdef void store_rows(const Table* t, const Arrays* v, const Item* it, int64_t l_
     """Store the sums of some row channels of one block of lanes as out[K][C][S]."""
     cdef int64_t l0 = l_block * t.lb, at, lane_step, row_step, size = t.ops.computed, r
     cdef int64_t lanes = min(t.lb, t.lanes - l0)
+    cdef float[LINE] line
+    cdef const char* first
+    cdef bint plain = v.out_ops.stored == size
     r0 += it.r0
     if t.lanes_are_filters:
         at = ((it.g * t.lanes + l0) * t.rows + r0) * t.S
@@ -79,6 +87,20 @@ cdef void store_rows(const Table* t, const Arrays* v, const Item* it, int64_t l_
         for r in range(rows):
             v.out_ops.store(v.out + (at + r * row_step) * v.out_ops.stored, v.out_ops.stored,
                             sums + r * t.lb * size, lanes, NULL, False)
+    elif t.tap_step and t.S < (4 if plain else 8) and not t.lanes_are_filters and (
+            t.S * t.lb <= LINE):
+        for r in range(rows):  # a row channel's lanes and taps are one axis
+            first = sums + (r * t.S + t.tap[0]) * t.lb * size
+            if plain:
+                interleave(v.out + (at + r * row_step) * size, first, t.tap_step * t.lb * size, t.S,
+                           lanes, t.sum_ops)
+                continue
+            if t.S < 4:
+                interleave(<char*> line, first, t.tap_step * t.lb * size, t.S, lanes, t.sum_ops)
+            else:
+                t.sum_ops.transpose(line, t.S, first, t.tap_step * t.lb * size, size, t.S, lanes)
+            v.out_ops.store(v.out + (at + r * row_step) * v.out_ops.stored, v.out_ops.stored, line,
+                            lanes * t.S, NULL, False)
     elif t.tap_step == 0 or (t.S < 4 and not t.lanes_are_filters):
         v.out_ops.gather(v.out + at * v.out_ops.stored, lane_step * v.out_ops.stored,
                          row_step * v.out_ops.stored, sums, t.S * t.lb, t.tap, t.lb, lanes, rows,
@@ -118,9 +140,11 @@ cdef int64_t run_lanes(const Table* t, const Arrays* v, const Item* it, Segment*
     for i in range(it.l_blocks):
         l0 = (it.l_block + i) * t.lb
         lanes = min(t.lb, t.lanes - l0)
+        if t.batch:
+            pack_batch_lanes(t, lane, transposed, n, it.g * t.lanes + l0, lanes)
         source = (lane.data + n * lane.stride_n + (it.g * t.lanes + l0) * lane.stride_c
                   + (seg.plane + (m - halo) * t.lane_planes) * lane.stride_w)
-        for j in range(t.nb):
+        for j in range(0 if t.batch else t.nb):
             if t.lb == 1:  # nothing to transpose
                 ops.load(transposed + j * next_row, source, lane.stride_w * t.lane_planes,
                          seg.width + halo)
@@ -157,6 +181,11 @@ cdef int64_t run_rows(const Table* t, const Arrays* v, const Item* it, const Pla
         pack_lanes(&t.panel, row, panel, n, t.lb, lane, min(t.lb, t.lanes - lane),
                    here.m * t.row_planes, t.panel.row // t.lb, t.row_planes if t.pairs else 0)
         return run_lanes(t, v, it, seg, panel, 0, n, here.m, transposed, sums, ahead)
+    if t.batch:
+        pack_batch_rows(t, row, panel, n, c, it.rows)
+        raw.ops = t.pair_ops if t.tiles[0].pairs else t.ops
+        return run_lanes(t, v, it, seg, panel, t.panel.row * raw.ops.computed, n, 0, transposed,
+                         sums, ahead)
     if t.tiles[seg.tile].packed:
         raw.ops = t.pair_ops if t.tiles[seg.tile].pairs else t.ops
         for j in range(t.nb):
@@ -191,6 +220,8 @@ cdef int64_t run_item(const void* table, const void* arrays, int64_t index, char
     cdef char* sums = total if direct else own
     if not t.set_once:
         memset(total, 0, block * size)
+    if t.batch and t.nb % 2 and t.tiles[0].pairs:  # the last row's partner
+        memset(panel, 0, t.rb * t.panel.row * 2)
     if t.filled_up:  # nobody uses the sums of these lanes, but denormals there would cost time
         memset(transposed, 0, t.lanes_bytes)
         if t.depthwise:
@@ -241,6 +272,10 @@ cdef int64_t finish(const void* table, const void* arrays, int64_t index, char* 
     return 0
 
 
+cdef void set_positions(Positions* to, found):
+    to.first, to.step, to.count = found.first, found.step, found.count
+
+
 @cython.final
 cdef class WeightGradient:
     """An immutable program of engine 2, ready to be executed by any number of threads."""
@@ -265,6 +300,7 @@ cdef class WeightGradient:
         cdef Table* t = &self.t
         self.wide = vector_bytes() == 64
         t.ops, t.pair_ops = pack_ops_of(dtype, self.wide), pack_ops_of(3, self.wide)
+        t.sum_ops = pack_ops_of(1 if sh.item == 8 else 0, self.wide)
         t.calls = <Call*> copy_rows(program.calls, sizeof(Call) // 8)
         t.tiles = <Tile*> copy_rows(program.tiles, sizeof(Tile) // 8)
         t.segments = <Segment*> copy_rows(program.segments, sizeof(Segment) // 8)
@@ -299,7 +335,10 @@ cdef class WeightGradient:
             t.tap_step = 0
         t.finished = min(t.rb, max(1, 192 // t.S))  # the sums and their lines stay in L1
         t.lanes_are_filters, t.windows = lanes_are_filters, windows
-        t.fetched = bl.fetched
+        t.batch, t.fetched = bl.lists == "batch", bl.fetched
+        if t.batch:
+            set_positions(&t.lane_positions, program.lane_positions)
+            set_positions(&t.row_positions, program.row_positions)
         t.reads_from, t.reads_to = program.reads
         self.in_place = not bl.packed
         self.items = (t.slots * t.groups * t.all_r_blocks

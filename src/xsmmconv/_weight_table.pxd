@@ -37,6 +37,12 @@ cdef struct Segment:
     int64_t tile
 
 
+cdef struct Positions:
+    int64_t first
+    int64_t step
+    int64_t count
+
+
 cdef struct Table:
     # The program and its extents, flat.
     Call* calls
@@ -72,6 +78,9 @@ cdef struct Table:
     int64_t finished     # row channels that are stored together
     int64_t reads_from   # columns of a row of which position 0 reads the first,
     int64_t reads_to     # and the last
+    bint batch           # k is rows of the batch, at these positions of either operand:
+    Positions lane_positions
+    Positions row_positions
     bint fetched         # while a tile is computed, what the next one reads comes to L2
     bint lanes_are_filters
     bint depthwise       # each lane has a row channel of its own
@@ -83,6 +92,7 @@ cdef struct Table:
     bint filled_up       # the last block of lanes has more in its kernels than are used
     const pack_ops* ops
     const pack_ops* pair_ops
+    const pack_ops* sum_ops  # of the computing type
     const lane_ops* lane_ops
 
 
