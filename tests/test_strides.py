@@ -86,7 +86,7 @@ def reasons(line, operation, dtype="float32"):
     ("line", "operation", "expected"),
     [
         ("n16c64k64s3st2p1w32", BACKWARD_DATA, "2 phases: all of them, then whole rows"),
-        ("n16c64k64s2st5w52", BACKWARD_DATA, "5 phases: all of them, then whole rows"),
+        ("n16c64k64s2st5w43", BACKWARD_DATA, "5 phases: all of them, then whole rows"),
         ("n2c32k32s2st4w9000", BACKWARD_DATA, "4 phases: a chunk of them, then whole rows"),
         ("n32c320k14s2st2w4", FORWARD, "rows of 2 columns: filters in the lanes"),
         ("n32c64k1s3st4w12", FORWARD, "rows of 3 columns: filters in the lanes"),
