@@ -47,7 +47,7 @@ DIRECTIVES |= dict.fromkeys(("boundscheck", "wraparound", "initializedcheck"), F
 # _dispatch alone links LIBXSMM, and it is baseline x86-64: it can be imported on any such
 # processor and says what is missing.
 ENGINES = "_memory", "_correlate", "_row_filter", "_weight_gradient", "_row_gradient"
-ENGINES += "_unfolded", "_peak"
+ENGINES += "_unfolded", "_fold", "_peak"
 FLAGS = dict.fromkeys(ENGINES, ENGINE)
 MODULES = [
     Extension(

@@ -10,7 +10,7 @@ import numpy as np
 import problems as shared
 import pytest
 
-from xsmmconv import _plan, _text, reference
+from xsmmconv import _row_lengths, _text, reference
 from xsmmconv.bench import cells, peers, plot, report, results, suites, timing
 from xsmmconv.cli import bench, main
 
@@ -404,8 +404,8 @@ def test_bench_next_to_a_peer(wrong, code, monkeypatch, capsys):
 
 def test_lengths_of_earlier_rows_do_not_count(monkeypatch, capsys):
     """As in a process that has not seen many."""
-    seen = set(range(-_plan._ROW_LENGTHS, 0))
-    monkeypatch.setattr(_plan, "_row_lengths", seen)
+    seen = set(range(-_row_lengths.MOST, 0))
+    monkeypatch.setattr(_row_lengths, "seen", seen)
     assert main(TINY) == 0
     assert seen <= {SMALL.W, SMALL.Q}
 

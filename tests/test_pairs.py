@@ -13,7 +13,7 @@ import problems
 import pytest
 from problems import BFLOAT16, PASSES
 
-from xsmmconv import _dispatch, _plan, reference
+from xsmmconv import _dispatch, _plan, _row_lengths, reference
 from xsmmconv._blocking_filter import FilterBlocking
 from xsmmconv._blocking_rows import RowBlocking
 from xsmmconv._text import parse
@@ -156,7 +156,7 @@ def test_what_is_multiplied_in_pairs(line, pass_, pairs_of):
     ],
 )
 def test_kernels_round_whole_rows(line, pass_, rounding, monkeypatch):
-    monkeypatch.setattr(_plan, "_may_depend_on", lambda length: True)
+    monkeypatch.setattr(_plan, "may_depend_on", lambda length: True)
     kinds = {kernel[0] for kernel in plan(line, pass_)._program.kernels}
     assert ("bfloat16 rounded" in kinds) == rounding
 
@@ -213,8 +213,8 @@ def test_weight_gradients_read_rows_in_place(line, in_place, monkeypatch):
     problem, results = problems._text.parse(line), []
     first, second, _ = problems.real_operands(problem, problems.BACKWARD_WEIGHT, BFLOAT16)
     for lengths in (10**6, 0):
-        monkeypatch.setattr(_plan, "_ROW_LENGTHS", lengths)
-        monkeypatch.setattr(_plan, "_row_lengths", set())
+        monkeypatch.setattr(_row_lengths, "MOST", lengths)
+        monkeypatch.setattr(_row_lengths, "seen", set())
         found = plan(problem, "backward_weight")
         assert found._blocking.packed == (not in_place or (in_place is True and not lengths))
         results += [run(found, first, second)[0], run(found, first, second, threads=3)[0]]

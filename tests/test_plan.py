@@ -10,7 +10,7 @@ import problems
 import pytest
 
 import xsmmconv
-from xsmmconv import _dispatch, _geometry, _layout, _lower_correlate, _plan, reference
+from xsmmconv import _dispatch, _geometry, _layout, _lower_correlate, _plan, _row_lengths, reference
 from xsmmconv._problem import PASSES
 from xsmmconv._text import parse
 from xsmmconv.bench import suites
@@ -52,8 +52,8 @@ def test_the_rows_seen_before_change_no_bit(line, pass_, monkeypatch):
     problem, a, weight = arrays(line, pass_)
     results = []
     for lengths in (10**6, 0):  # any row may be written in place; none may
-        monkeypatch.setattr(_plan, "_ROW_LENGTHS", lengths)
-        monkeypatch.setattr(_plan, "_row_lengths", set())
+        monkeypatch.setattr(_row_lengths, "MOST", lengths)
+        monkeypatch.setattr(_row_lengths, "seen", set())
         plan = _plan.Plan(pass_, problem)
         out = np.full(plan.output_shape, np.nan, np.float32)
         plan.run(a, weight, None, False, out, 1)
@@ -85,8 +85,8 @@ def test_the_rows_seen_before_change_no_bit_of_a_weight_gradient(line, monkeypat
     _, x, _ = arrays(line, "forward")
     results, machine = [], dataclasses.replace(_plan.machine("float32"), halved=True)
     for lengths in (10**6, 0):
-        monkeypatch.setattr(_plan, "_ROW_LENGTHS", lengths)
-        monkeypatch.setattr(_plan, "_row_lengths", set())
+        monkeypatch.setattr(_row_lengths, "MOST", lengths)
+        monkeypatch.setattr(_row_lengths, "seen", set())
         plan = _plan.Plan("backward_weight", problem, found=machine)
         out = np.full(plan.output_shape, np.nan, np.float32)
         plan.run(y, x, None, False, out, 1)
@@ -157,7 +157,7 @@ def test_kernels_stay_bounded_where_weight_gradients_read_rows_in_place():
 
 def test_rows_that_are_too_far_apart_for_a_kernel_are_copied(monkeypatch):
     """Its displacements are 32 bits wide; until then rows may be read where they lie."""
-    monkeypatch.setattr(_plan, "_may_depend_on", lambda length: True)
+    monkeypatch.setattr(_plan, "may_depend_on", lambda length: True)
     monkeypatch.setattr(_plan, "_cache", type(_plan._cache)())
     for pass_, C, weight in (
         ("forward", 20, (8, 20, 1)),
@@ -188,7 +188,7 @@ def test_weights_that_are_too_far_apart_for_a_kernel_are_packed(C, packed):
 )
 def test_rows_are_read_in_place_where_many_may_be_read_at_once(line, in_place, monkeypatch):
     """Unless their distance brings them to the same sets of L1. No bit depends on it."""
-    monkeypatch.setattr(_plan, "_may_depend_on", lambda length: True)
+    monkeypatch.setattr(_plan, "may_depend_on", lambda length: True)
     problem, x, weight = arrays(line, "forward")
     machine, results = dataclasses.replace(_plan.machine("float32"), l2_bytes=2**20), []
     for amd in (False, True):
@@ -203,7 +203,7 @@ def test_describe_says_what_matters(monkeypatch):
     monkeypatch.setattr(_dispatch, "halved_vectors", lambda: False)
     monkeypatch.setattr(_dispatch, "amd_vectors", lambda: False)
     monkeypatch.setattr(_plan, "_cache", type(_plan._cache)())
-    monkeypatch.setattr(_plan, "_row_lengths", set())
+    monkeypatch.setattr(_row_lengths, "seen", set())
     text = xsmmconv.plan("forward", (4, 15, 1000), (15, 15, 51), dilation=8).describe()
     for word in (
         "lists over channels",
@@ -313,7 +313,7 @@ def test_phases_as_filters(line, merged):
 )
 def test_rows_without_masks(line, avx2, avx512, monkeypatch):
     """What a row leaves of a vector of AVX2 takes pieces, at the price of a vector each."""
-    monkeypatch.setattr(_plan, "_may_depend_on", lambda length: True)
+    monkeypatch.setattr(_plan, "may_depend_on", lambda length: True)
     problem, _, _ = arrays(line, "forward")
     for vector_bytes, lanes in (32, avx2), (64, avx512):
         found = dataclasses.replace(_plan.machine("float32"), vector_bytes=vector_bytes)
@@ -344,7 +344,7 @@ def test_lanes_stand_for_several_taps_where_vectors_wait():
 def test_the_taps_of_one_channel_are_lanes(line, lanes, monkeypatch):
     """The gradients of the filters are read as they lie."""
     monkeypatch.setattr(_plan, "_cache", type(_plan._cache)())
-    monkeypatch.setattr(_plan, "_row_lengths", set())
+    monkeypatch.setattr(_row_lengths, "seen", set())
     p = parse(line)
     plan = xsmmconv.plan("backward_weight", p.x_shape, p.weight_shape, **p.parameters)
     assert (f"its {p.S} taps are the lanes" in plan.describe()) == lanes

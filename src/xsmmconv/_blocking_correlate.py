@@ -221,7 +221,8 @@ def _panel(
     little = little or _short_and_trimmed(sh, m, width, taps)
     little = little or in_l1(sh, m) or _one_tap(sh, m, taps)
     distance, way = sh.source_width * sh.item, m.l2_bytes // 8
-    apart = m.amd and not collide(distance) and not collide(distance, way, 1024)
+    apart = not (collide(distance) or collide(distance, way, 1024))
+    apart = m.amd and (apart or distance <= 1024)  # or all of them side by side
     packed = packed or not (sh.known_source and (little or apart))
     packed = packed or too_far(sh.source_width, sh.item)
     if packed:

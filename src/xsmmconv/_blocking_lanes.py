@@ -101,7 +101,7 @@ def _few_filters(sh: CorrelateShape, m: Machine, taps: int) -> float:
 def _fills_vectors(sh: CorrelateShape, m: Machine, width: int, taps: int) -> bool:
     """Whether short rows fill the vectors well enough to be read in place, if they stay in L1."""
     filled, least = _filled(sh, m, width), 2 * m.vector_bytes // sh.item
-    if sh.phases[0].step > 1 and (width < 28 or sh.C >= 32):
+    if any(phase.step > 1 for phase in sh.phases) and (width < 28 or sh.C >= 32):
         return False  # phases of so few columns are brought together faster while they are lanes
     few = filled >= 0.6 if taps == 1 else filled >= 0.85 and width >= least and sh.C <= 64
     return few and not trimmed(sh)

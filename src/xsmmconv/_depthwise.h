@@ -5,7 +5,7 @@
 #ifndef XSMMCONV_DEPTHWISE_H
 #define XSMMCONV_DEPTHWISE_H
 
-#include "_bf16.h"
+#include "_pairs.h"
 
 /* ---- a row of one channel against a row of one ----------------------------------------------- */
 

@@ -6,6 +6,7 @@ from dataclasses import fields
 
 from xsmmconv._blocking import CorrelateBlocking
 from xsmmconv._blocking_filter import FilterBlocking
+from xsmmconv._blocking_fold import FoldBlocking
 from xsmmconv._blocking_rows import RowBlocking
 from xsmmconv._blocking_unfolded import UnfoldedBlocking
 
@@ -48,6 +49,8 @@ def describe(plan) -> str:
     )
     lines += [f"    {kernel}" for kernel in sorted(program.kernels, reverse=True)[:_SHOWN_SEGMENTS]]
     lines += _more(len(program.kernels))
+    if isinstance(bl, FoldBlocking):
+        return "\n".join(lines)
     lines.append(f"  segments          {len(program.segments)}")
     segments = _correlate_rows(program) if correlate else _weight_rows(program)
     lines += [f"    {segment}" for segment in segments[:_SHOWN_SEGMENTS]]

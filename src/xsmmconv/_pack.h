@@ -14,7 +14,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "_bf16.h"
+#include "_pairs.h"
 #include "_depthwise.h"
 
 typedef struct {

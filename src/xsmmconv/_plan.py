@@ -30,6 +30,7 @@ from xsmmconv._blocking_depthwise import (
     depthwise_weight_blocking,
 )
 from xsmmconv._blocking_filter import FilterShape, filter_blocking, filters_are_better
+from xsmmconv._blocking_fold import FoldShape, fold_blocking, fold_is_better
 from xsmmconv._blocking_rows import RowShape, loads, row_blocking, rows_are_better
 from xsmmconv._blocking_unfolded import (
     UnfoldedShape,
@@ -49,9 +50,11 @@ from xsmmconv._geometry import (
 )
 from xsmmconv._lower_correlate import lower_correlate
 from xsmmconv._lower_filter import lower_filter
+from xsmmconv._lower_fold import lower_fold
 from xsmmconv._lower_rows import lower_rows
 from xsmmconv._lower_weight import lower_weight
 from xsmmconv._problem import ConvProblem
+from xsmmconv._row_lengths import may_depend_on
 
 # dtype -> (code of the packing routines, bytes stored, bytes computed, type of the kernels)
 _DTYPES = {
@@ -66,11 +69,6 @@ _CACHED_PLANS = 1024
 # A plan writes down every tap, block of channels and tile of a border; so many take minutes.
 _MOST_STEPS = 2**28
 _CALL = 64  # steps that a call of a kernel counts as, beside the entries of its list
-# Rows are written in place, and short ones read in place by lists over taps, for this many row
-# lengths: the length is part of the kernel's code, and kernels are never freed. Those of further
-# lengths go through a panel and a compact tile.
-_ROW_LENGTHS = 64
-_row_lengths: set[int] = set()
 
 _cache: OrderedDict = OrderedDict()
 _lock = threading.Lock()
@@ -99,21 +97,6 @@ def machine(dtype: str) -> Machine:
         min(2**15, _dispatch.cache_bytes(1)),
         max(2**20, _dispatch.cache_bytes(2)),
     )
-
-
-def _may_depend_on(length: int) -> bool:
-    with _lock:
-        if length in _row_lengths or len(_row_lengths) < _ROW_LENGTHS:
-            _row_lengths.add(length)
-            return True
-    return False
-
-
-def forget_row_lengths() -> None:
-    """Let kernels depend on the lengths of the next rows, as in a new process. For the benchmark:
-    it has more problems than most processes."""
-    with _lock:
-        _row_lengths.clear()
 
 
 def _kernel(kind, m, n, k, lda, ldb, ldc, beta, ahead=False):
@@ -213,6 +196,8 @@ class Plan:
         if not in_lanes and self._make_row_filter(C, K, phases):
             return
         merged = phases_as_filters(phases, C, K)
+        if not (forward or in_lanes) and self._make_fold(C, K, bool(merged)):
+            return
         pairs = multiply_pairs(C, K * max(1, len(merged)), phases, self._machine)
         shape = self._correlate_shape(C, K, phases, pairs)
         if merged and pairs != "taps":
@@ -238,6 +223,22 @@ class Plan:
             self._code,
             self._code,
         )
+
+    def _make_fold(self, C: int, K: int, merged: bool) -> bool:
+        """Whether all taps are the rows of one matrix product; then it has an engine for that."""
+        from xsmmconv._fold import Fold
+
+        p = self.problem
+        sizes = max(1, p.N), p.g, C, K, p.S, p.W, p.Q, p.s, p.d, p.pl
+        direct = self._same_type and self._in_place and may_depend_on(p.Q)
+        shape = FoldShape(*sizes, self._item, self._native_bf16, direct)
+        blocking = fold_blocking(shape, self._machine)
+        if blocking is None or not fold_is_better(shape, blocking, self._machine, merged):
+            return False
+        self._blocking, self._program = blocking, lower_fold(shape, blocking, _kernel)
+        self.pack_key = self.pass_, self._native_bf16, "folded"
+        self.engine = Fold(shape, blocking, self._program, self._code)
+        return True
 
     def _make_row_filter(self, C: int, K: int, phases: tuple) -> bool:
         """Whether rows are filtered, without matrices; then it has an engine for that."""
@@ -275,13 +276,13 @@ class Plan:
         source_width = p.W if forward else p.Q
         direct_out = self._same_type and all(phase.step == 1 for phase in phases)
         direct_source = self._same_type and self._in_place
-        known_source = direct_source and _may_depend_on(source_width)
+        known_source = direct_source and may_depend_on(source_width)
         planes = p.s if forward else 1
         depthwise = C == K == 1 and self._depthwise(phases, planes)
         if depthwise:
             pairs = "taps" if self._native_bf16 else ""
         rounded_out = bool(pairs) and all(phase.step == 1 for phase in phases)
-        known_out = (direct_out or rounded_out) and _may_depend_on(out_width)
+        known_out = (direct_out or rounded_out) and may_depend_on(out_width)
         # Pairs of channels are what one tap of BF16 is anyway.
         as_pairs = forward and pairs == "channels" and p.S == 1 and C % 2 == 0
         natural = self._in_place and (self._same_type or as_pairs)
@@ -339,7 +340,7 @@ class Plan:
             self._item,
             self._same_type,
             direct_rows,
-            direct_rows and _may_depend_on(W if filters else p.Q),
+            direct_rows and may_depend_on(W if filters else p.Q),
             depthwise,
             depthwise and self._native_bf16,
             direct and not (filters or windows or depthwise),

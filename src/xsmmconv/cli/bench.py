@@ -17,7 +17,7 @@ import time
 from itertools import chain, product, zip_longest
 from pathlib import Path
 
-from xsmmconv import _config, _problem, _terminal, _text, _threads
+from xsmmconv import _config, _problem, _row_lengths, _terminal, _text, _threads
 from xsmmconv.bench import peers, report, results, suites, timing
 from xsmmconv.bench.cells import PASSES, Cell
 from xsmmconv.bench.plot import plot
@@ -172,7 +172,7 @@ def _peer():
 
 
 def _measure_cell(cell, peer, effort):
-    _config.core().forget_row_lengths()
+    _row_lengths.forget()
     a, b = cell.operands()
     ours, out = cell.ours(a, b)
     columns = {results.OURS: timing.Column(ours, ours)}
