@@ -188,8 +188,9 @@ def _interleaved(sh: CorrelateShape, m: Machine, bl: CorrelateBlocking) -> Corre
     a row comes and goes s times. So a chunk of all phases is collected, with zeros for columns that
     no tap reaches, and whole rows are written."""
     step = sh.phases[0].step if sh.phases else 1
-    if not sh.merged and (bl.direct or step == 1 or step > sh.out_width):
+    if not sh.merged and (bl.direct or step == 1 or not sh.out_width):
         return bl
+    step = min(step, sh.out_width)
     if bl.transposed:  # one tile is all of a row, and of columns that no tap reaches
         tile = ceil_div(sh.out_width, step)
         size = bl.kb * (step * tile * bl.nb + 2 * sh.out_width) * sh.item

@@ -91,15 +91,14 @@ def _share(sh: FoldShape, m: Machine, merged: bool) -> float:
     if merged:
         return 0.5 if sh.pairs else 0.7
     if sh.channels > 3:
-        most = 0.57 if sh.s == 1 or sh.channels < 8 else 0.85
-        return min(most, 0.5) if sh.pairs else most
+        return 0.5 if sh.pairs else 0.57
     return (0.13, 0.25, 0.3)[sh.channels - 1] if sh.pairs else (0.3, 0.42, 0.47)[sh.channels - 1]
 
 
 def fold_is_better(sh: FoldShape, bl: FoldBlocking, m: Machine, merged: bool) -> bool:
     """Whether folding is faster, by an estimate of its parts in positions and taps: the products of
     all taps, those of borders in narrow calls, bringing the rows, and adding."""
-    if sh.filters < 64 or not sh.Q:
+    if sh.filters < 64 or sh.channels > (15 if sh.s == 1 else 7) or not sh.Q:
         return False
     first, end = sh.first_valid(0), sh.end_valid(sh.S - 1)
     inner = max(0, end - first) * sh.S

@@ -134,8 +134,15 @@ def _panel(runs: Sequence[Run], columns: int, split_taps: bool, line: int) -> So
     merged.sort(key=lambda m: (m[1], m[0]))  # in the order of the source
     # Neighbours that are equally wide are loaded together.
     reaches = [hi - lo for _, lo, hi in merged] or [0]
-    several = len({plane for plane, _, _ in merged}) == len(merged) > 1
-    if several and max(reaches) - min(reaches) <= columns // 8:
+    planes = {plane for plane, _, _ in merged}
+    several = len(planes) == len(merged) > 1
+    first, end = min(lo for _, lo, _ in merged or [(0, 0, 0)]), max(reaches)
+    apart = max((hi for _, _, hi in merged), default=0) - first - end
+    every = range(min(planes, default=0), max(planes, default=0) + 1)
+    if several and 0 < apart <= columns // 8 and 3 <= len(every) <= 2 * len(planes):
+        # In any order, or with a few between them: all planes are neighbours.
+        merged = [[plane, first, first + end + apart] for plane in every]
+    elif several and max(reaches) - min(reaches) <= columns // 8:
         merged = [[plane, lo, lo + max(reaches)] for plane, lo, _ in merged]
     for plane, lo, hi in merged:
         windows.append(Window(plane, lo, columns + hi - lo, position))
