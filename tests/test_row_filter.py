@@ -326,7 +326,7 @@ def test_what_a_run_reads_is_equally_far_apart():
 def test_a_stride_longer_than_the_filter_copies_all_planes():
     shapes = (1, 2, 900), (2, 1, 3)
     found = xsmmconv.plan("forward", *shapes, stride=4, padding=1, groups=2)
-    assert [w.plane for w in found._program.source.windows] == [3, 0, 1, 2]
+    assert sorted(w.plane for w in found._program.source.windows) == [0, 1, 2, 3]
 
 
 def test_describe():

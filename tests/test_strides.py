@@ -117,3 +117,22 @@ def test_windows_of_far_taps_that_runs_share(dtype):
     apart = np.asfortranarray(first)
     got = problems.call(xsmmconv, BACKWARD_DATA, problem, apart, second)
     problems.assert_equal(got, problems.rounded(exact, dtype), problem)
+
+
+def test_planes_in_any_order_are_copied_together():
+    """Eight taps, three columns apart, read all planes of a stride of eight: a matrix of these."""
+    found = problems.plan("n2c8k8s8st8d3w9000", FORWARD, "float32")
+    windows = found._program.source.windows
+    assert [w.plane for w in windows] == list(range(8))
+    assert len({(w.shift, w.width) for w in windows}) == 1
+    found = problems.plan("n2c8k8s2st8d4w9000", FORWARD, "float32")  # few of them are not
+    assert [w.plane for w in found._program.source.windows] == [0, 4]
+
+
+@pytest.mark.parametrize(
+    "line", ["n2c8k8s8st8d3w3000", "n2c6k8s5st8d3p7w2500", "n1c5k7s4st5d7w4001"]
+)
+@pytest.mark.parametrize("operation", [FORWARD, BACKWARD_WEIGHT], ids=str)
+@every_dtype
+def test_planes_in_any_order(line, operation, dtype):
+    check(line, operation, dtype)

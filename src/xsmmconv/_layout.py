@@ -139,7 +139,7 @@ def _panel(runs: Sequence[Run], columns: int, split_taps: bool, line: int) -> So
     first, end = min(lo for _, lo, _ in merged or [(0, 0, 0)]), max(reaches)
     apart = max((hi for _, _, hi in merged), default=0) - first - end
     every = range(min(planes, default=0), max(planes, default=0) + 1)
-    if several and 0 < apart <= columns // 8 and 3 <= len(every) <= 2 * len(planes):
+    if line > 1 and several and 0 < apart <= columns // 8 and 3 <= len(every) <= 2 * len(planes):
         # In any order, or with a few between them: all planes are neighbours.
         merged = [[plane, first, first + end + apart] for plane in every]
     elif several and max(reaches) - min(reaches) <= columns // 8:

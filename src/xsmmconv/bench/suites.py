@@ -3,6 +3,8 @@
 Rows are given by their output width (q) where they are not padded, else by their input width (w).
 """
 
+import math
+import random
 from itertools import product
 
 from xsmmconv import _text
@@ -101,6 +103,30 @@ def _transposed():
     yield 'n1c1k512s16st8w32000"filter bank, decoder"'
 
 
+def _random():
+    """Drawn once and for all: what nobody had in mind."""
+    rng = random.Random(2306_15951)
+
+    def size(most):
+        return round(math.exp(rng.uniform(0, math.log(most))))
+
+    found = 0
+    while found < 100:
+        C, K, S = size(1024), size(1024), rng.choice((1, 2, 3, 3, 4, 5, 7, 9, 15, 16, 25, 31, 51))
+        K = C if rng.random() < 0.4 else K
+        d, s = rng.choice((1, 1, 1, 2, 3, 4, 8, 16, 64)), rng.choice((1, 1, 1, 2, 2, 3, 4, 5, 8))
+        g = rng.choice([g for g in (1, 1, 1, 2, 4, 8, C) if C % g == K % g == 0])
+        N, W, reach = size(64), size(60000), d * (S - 1)
+        pad = rng.choice(("", "", f"p{reach // 2}", f"pl{reach}"))
+        if pad != f"pl{reach}" and W <= reach - 2 * (reach // 2) * bool(pad):
+            continue
+        p = _text.parse(f"n{N}c{C}k{K}s{S}d{d}st{s}g{g}w{W}{pad}")
+        elements = max(N * C * W, N * K * p.Q, K * C // g * S)
+        if elements < 8e6 and 1e5 < _work(p) < 4e8:
+            found += 1
+            yield str(p)
+
+
 SUITES = {
     "paper-rows": _paper_rows,
     "paper-channels": _paper_channels,
@@ -114,6 +140,7 @@ SUITES = {
     "few-positions": _few_positions,
     "power-of-two-rows": _power_of_two_rows,
     "transposed": _transposed,
+    "random": _random,
 }
 
 
