@@ -42,6 +42,7 @@ def folded(monkeypatch):
         monkeypatch.setattr(_plan, "few_positions", lambda problem: False)
         monkeypatch.setattr(_plan, "filters_are_better", lambda *sizes: False)
         monkeypatch.setattr(_plan, "channels_in_lanes", lambda *sizes: False)
+        monkeypatch.setattr(_plan, "may_fold", lambda shape: shape.Q > 0)
         monkeypatch.setattr(_plan, "fold_is_better", lambda *sizes: True)
         return problems.plan(line, BACKWARD_DATA, dtype, **machine)
 

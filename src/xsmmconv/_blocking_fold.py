@@ -59,6 +59,11 @@ class FoldBlocking:
     reasons: tuple[str, ...]
 
 
+def may_fold(sh: FoldShape) -> bool:
+    """Whether channels are few, and filters enough, for folding to be worth a thought."""
+    return sh.filters >= 64 and sh.channels <= (15 if sh.s == 1 else 7) and sh.Q > 0
+
+
 def fold_blocking(sh: FoldShape, m: Machine) -> FoldBlocking | None:
     """None if that does not fit L2, as for taps far apart."""
     rows, lanes = sh.S * sh.channels, m.vector_bytes // sh.item
@@ -92,14 +97,14 @@ def _share(sh: FoldShape, m: Machine, merged: bool) -> float:
         return 0.5 if sh.pairs else 0.7
     if sh.channels > 3:
         return 0.5 if sh.pairs else 0.57
+    if sh.pairs and sh.Q < 64 and sh.filters >= 256:
+        return 0.04
     return (0.13, 0.25, 0.3)[sh.channels - 1] if sh.pairs else (0.3, 0.42, 0.47)[sh.channels - 1]
 
 
 def fold_is_better(sh: FoldShape, bl: FoldBlocking, m: Machine, merged: bool) -> bool:
     """Whether folding is faster, by an estimate of its parts in positions and taps: the products of
     all taps, those of borders in narrow calls, bringing the rows, and adding."""
-    if sh.filters < 64 or sh.channels > (15 if sh.s == 1 else 7) or not sh.Q:
-        return False
     first, end = sh.first_valid(0), sh.end_valid(sh.S - 1)
     inner = max(0, end - first) * sh.S
     pairs = sum(max(0, sh.end_valid(t) - sh.first_valid(t)) for t in range(sh.S))

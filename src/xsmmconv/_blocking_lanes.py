@@ -28,14 +28,13 @@ def _batch_block(sh: CorrelateShape, m: Machine, width: int, reach: int, sparse:
     column is a call of its own, of up to 64 rows."""
     positions = min((width + reach) * sh.planes, sh.source_width)
     fits = 7 * m.l2_bytes // 8 // (sh.C * positions * sh.item)
-    divisors = [nb for nb in range(1, min(sh.N, max(1, fits)) + 1) if sh.N % nb == 0]
+    divisors = [nb for nb in range(1, min(sh.N, max(1, fits), 384) + 1) if sh.N % nb == 0]
     most = 64 if sparse else ceil_div(64, width) + 1
     best = max(nb for nb in divisors if nb <= most)
-    # So few columns are better too many, where nothing in between divides the batch.
-    return min(
-        (nb for nb in divisors if nb > best and 24 > best * width and nb * width <= 384),
-        default=best,
-    )
+    if best * width >= 24:
+        return best
+    # Rather too many columns than so few, where nothing in between divides the batch.
+    return min((nb for nb in divisors if best < nb <= 384 // width), default=best)
 
 
 def _sparse(sh: CorrelateShape, m: Machine, width: int, reach: int) -> bool:

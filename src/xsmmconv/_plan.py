@@ -30,7 +30,7 @@ from xsmmconv._blocking_depthwise import (
     depthwise_weight_blocking,
 )
 from xsmmconv._blocking_filter import FilterShape, filter_blocking, filters_are_better
-from xsmmconv._blocking_fold import FoldShape, fold_blocking, fold_is_better
+from xsmmconv._blocking_fold import FoldShape, fold_blocking, fold_is_better, may_fold
 from xsmmconv._blocking_rows import RowShape, loads, row_blocking, rows_are_better
 from xsmmconv._blocking_unfolded import (
     UnfoldedShape,
@@ -226,15 +226,15 @@ class Plan:
 
     def _make_fold(self, C: int, K: int, merged: bool) -> bool:
         """Whether all taps are the rows of one matrix product; then it has an engine for that."""
-        from xsmmconv._fold import Fold
-
         p = self.problem
         sizes = max(1, p.N), p.g, C, K, p.S, p.W, p.Q, p.s, p.d, p.pl
         direct = self._same_type and self._in_place and may_depend_on(p.Q)
         shape = FoldShape(*sizes, self._item, self._native_bf16, direct)
-        blocking = fold_blocking(shape, self._machine)
+        blocking = fold_blocking(shape, self._machine) if may_fold(shape) else None
         if blocking is None or not fold_is_better(shape, blocking, self._machine, merged):
             return False
+        from xsmmconv._fold import Fold
+
         self._blocking, self._program = blocking, lower_fold(shape, blocking, _kernel)
         self.pack_key = self.pass_, self._native_bf16, "folded"
         self.engine = Fold(shape, blocking, self._program, self._code)
