@@ -10,7 +10,7 @@ from test_unfolded import layouts, run
 
 import xsmmconv
 from xsmmconv import _plan, reference
-from xsmmconv._blocking_fold import FoldBlocking, FoldShape
+from xsmmconv._blocking_fold import FoldBlocking, FoldShape, fold_blocking
 from xsmmconv._lower_fold import rectangles
 from xsmmconv._text import parse
 
@@ -42,8 +42,9 @@ def folded(monkeypatch):
         monkeypatch.setattr(_plan, "few_positions", lambda problem: False)
         monkeypatch.setattr(_plan, "filters_are_better", lambda *sizes: False)
         monkeypatch.setattr(_plan, "channels_in_lanes", lambda *sizes: False)
-        monkeypatch.setattr(_plan, "may_fold", lambda shape: shape.Q > 0)
-        monkeypatch.setattr(_plan, "fold_is_better", lambda *sizes: True)
+        monkeypatch.setattr(
+            _plan, "fold_is_better", lambda shape, _, m: shape.Q > 0 and fold_blocking(shape, m)
+        )
         return problems.plan(line, BACKWARD_DATA, dtype, **machine)
 
     return make
@@ -161,3 +162,19 @@ def test_describes_itself():
     text = found.describe()
     assert "7 taps of 1 channel(s) are the rows of one matrix product, folded" in text
     assert "kernels" in text
+
+
+@pytest.mark.parametrize(
+    ("line", "folds"),
+    [
+        ("n16c13k256s9w50", True),
+        ("n16c13k64s9w18", False),  # most taps read padding: rows of the batch are n
+        ("n16c3k256s3w18", True),
+        ("n16c13k256s3w6", False),  # so few columns that channels are the lanes
+    ],
+)
+def test_the_choice_does_not_depend_on_the_lengths_seen(line, folds, monkeypatch):
+    for known in (False, True):
+        monkeypatch.setattr(_plan, "may_depend_on", lambda length, known=known: known)
+        found = problems.plan(line, BACKWARD_DATA, "float32", vector_bytes=64)
+        assert isinstance(found._blocking, FoldBlocking) == folds

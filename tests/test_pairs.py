@@ -15,6 +15,7 @@ from problems import BFLOAT16, PASSES
 
 from xsmmconv import _dispatch, _plan, _row_lengths, reference
 from xsmmconv._blocking_filter import FilterBlocking
+from xsmmconv._blocking_fold import FoldBlocking
 from xsmmconv._blocking_rows import RowBlocking
 from xsmmconv._text import parse
 
@@ -159,6 +160,27 @@ def test_kernels_round_whole_rows(line, pass_, rounding, monkeypatch):
     monkeypatch.setattr(_plan, "may_depend_on", lambda length: True)
     kinds = {kernel[0] for kernel in plan(line, pass_)._program.kernels}
     assert ("bfloat16 rounded" in kinds) == rounding
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "lanes"),
+    [
+        ("n16c7k64s9p4w30", "bfloat16", "filters"),
+        ("n16c7k64s15p7w60", "bfloat16", "filters"),  # borders; half of the last pair is empty
+        ("n16c7k64s15w114", "bfloat16", "columns"),  # pairs of taps
+        ("n16c100k1s3w30", "bfloat16", "columns"),
+        ("n16c100k1s3w4", "float32", "filters"),  # two columns
+    ],
+)
+def test_short_rows_are_multiplied_in_pairs(line, kind, lanes):
+    found = plan(line, "forward")
+    kinds = {kernel[0].removesuffix(" rounded") for kernel in found._program.kernels}
+    assert (kinds, found._blocking.lanes) == ({kind}, lanes)
+
+
+@pytest.mark.parametrize(("line", "folds"), [("n16c2k256s3w18", True), ("n16c2k256s3w8", False)])
+def test_columns_are_folded_unless_they_are_so_few_that_channels_are_lanes(line, folds):
+    assert isinstance(plan(line, "backward_data")._blocking, FoldBlocking) == folds
 
 
 def test_borders_of_few_filters_are_wide():

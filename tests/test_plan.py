@@ -309,6 +309,14 @@ def test_phases_as_filters(line, merged):
         ("n64c64k64s5w68", "columns", "columns"),  # 64 columns
         ("n16c64k64s3p1w128", "filters", "columns"),  # borders are pieces
         ("n16c64k64s3p1w300", "columns", "columns"),  # but little of long rows
+        # Few channels, whose taps are k: each tap of a border is a call.
+        ("n16c4k64s15p7w60", "filters", "filters"),
+        ("n16c4k64s15p7w200", "filters", "columns"),
+        ("n16c4k64s15p7w300", "columns", "columns"),
+        ("n16c4k64s15w114", "columns", "columns"),
+        ("n16c4k64s15w34", "columns", "filters"),  # 20 leave most of a vector empty, or half
+        ("n16c4k64s15w46", "columns", "columns"),  # 32
+        ("n16c4k5s15p7w60", "columns", "columns"),  # no vector of filters
     ],
 )
 def test_rows_without_masks(line, avx2, avx512, monkeypatch):

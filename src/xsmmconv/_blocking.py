@@ -132,11 +132,11 @@ def longest(phases: tuple[Phase, ...]) -> tuple[int, int, int]:
     return max((phase.count for phase in phases), default=1), taps, reach
 
 
-def trimmed(sh: CorrelateShape) -> bool:
+def trimmed(phases: tuple[Phase, ...]) -> bool:
     """Whether there are borders, where only some of the taps contribute."""
     return any(
         run.first_valid(0) > 0 or run.end_valid(len(run.taps) - 1) < phase.count
-        for phase in sh.phases
+        for phase in phases
         for run in phase.runs
     )
 

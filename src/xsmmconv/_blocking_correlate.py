@@ -21,7 +21,7 @@ from xsmmconv._blocking import (
     too_far,
     trimmed,
 )
-from xsmmconv._blocking_lanes import filters_in_lanes, short_rows
+from xsmmconv._blocking_lanes import bordered_rows, filters_in_lanes, short_rows
 from xsmmconv._geometry import Phase, Run
 
 # A call of a kernel should do at least this many multiply-adds, or its fixed cost shows.
@@ -30,15 +30,18 @@ _CALL_WORK = 2**14
 
 def multiply_pairs(C: int, K: int, phases: tuple[Phase, ...], m: Machine) -> str:
     """Whether BF16 is multiplied in pairs, of "channels" or of "taps". FP32 has half the peak, but
-    no half-empty pairs, and filters in the lanes for short rows."""
+    no half-empty pairs. Pairs of taps have no filters in the lanes, for short rows."""
     lengths = [len(run.taps) for phase in phases for run in phase.runs]
+    width, taps, _ = longest(phases)
     lanes = m.vector_bytes // 4
     if not m.bf16:
         return ""
-    if longest(phases)[0] <= 2 * lanes:
-        return "channels" if C >= lanes and K >= lanes else ""
+    if width <= 2 * lanes:
+        return "channels" if C > 1 and C * K > 2 and (K >= lanes or width > 2) else ""
     if C < 4:
-        return "taps" if max(lengths, default=1) > 1 else ""
+        return "taps" if taps > 1 else ""
+    if K >= lanes and trimmed(phases) and width <= bordered_rows(m, 4, True, C, taps):
+        return "channels"  # so that filters can be in the lanes
     # Half a pair is empty where there is an odd number of them. Taps need a larger panel, which
     # takes as long as some pairs for one filter.
     halves, of_taps = ceil_div(C, 2) / C, sum(ceil_div(n, 2) for n in lengths) + 14 / K
@@ -58,7 +61,7 @@ def phases_as_filters(phases: tuple[Phase, ...], C: int, K: int) -> tuple[Run, .
 
 def _short_and_trimmed(sh: CorrelateShape, m: Machine, width: int, taps: int) -> bool:
     """Whether borders are much of the work, and k = taps would be a short one there."""
-    return taps < sh.C and width <= 16 * m.vector_bytes // sh.item and trimmed(sh)
+    return taps < sh.C and width <= 16 * m.vector_bytes // sh.item and trimmed(sh.phases)
 
 
 def _one_tap(sh: CorrelateShape, m: Machine, taps: int) -> bool:
@@ -169,7 +172,7 @@ def _split(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) ->
     worth = sh.channels * taps >= 112 if sh.pairs else sh.C >= (4 if taps < 48 else 2)
     if sh.K == 2:
         worth = sh.channels * taps >= 160 and sh.channels >= 4
-    worth = worth and taps >= 12 and width >= 512 + (4 * reach if trimmed(sh) else 0)
+    worth = worth and taps >= 12 and width >= 512 + (4 * reach if trimmed(sh.phases) else 0)
     if not (single and worth and m.overlap) or _split_tile(sh, m, width, reach) < 512:
         return 1
     return 2 if (taps % 3 or sh.K == 2) and taps % 2 == 0 else 3

@@ -7,9 +7,18 @@ z_t[q] over the taps. Adding costs as much as a dozen filters.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from xsmmconv._blocking import Machine, ceil_div, collide, even_parts, round_up, too_far
+from xsmmconv._blocking import (
+    CorrelateShape,
+    Machine,
+    ceil_div,
+    collide,
+    even_parts,
+    round_up,
+    too_far,
+)
+from xsmmconv._blocking_correlate import correlate_blocking
 
 _LONGEST_K = 1024  # of a kernel
 
@@ -59,11 +68,6 @@ class FoldBlocking:
     reasons: tuple[str, ...]
 
 
-def may_fold(sh: FoldShape) -> bool:
-    """Whether channels are few, and filters enough, for folding to be worth a thought."""
-    return sh.filters >= 64 and sh.channels <= (15 if sh.s == 1 else 7) and sh.Q > 0
-
-
 def fold_blocking(sh: FoldShape, m: Machine) -> FoldBlocking | None:
     """None if that does not fit L2, as for taps far apart."""
     rows, lanes = sh.S * sh.channels, m.vector_bytes // sh.item
@@ -97,14 +101,26 @@ def _share(sh: FoldShape, m: Machine, merged: bool) -> float:
         return 0.5 if sh.pairs else 0.7
     if sh.channels > 3:
         return 0.5 if sh.pairs else 0.57
-    if sh.pairs and sh.Q < 64 and sh.filters >= 256:
+    if sh.pairs and 8 < sh.Q < 64 and sh.filters >= 256:
         return 0.04
     return (0.13, 0.25, 0.3)[sh.channels - 1] if sh.pairs else (0.3, 0.42, 0.47)[sh.channels - 1]
 
 
-def fold_is_better(sh: FoldShape, bl: FoldBlocking, m: Machine, merged: bool) -> bool:
-    """Whether folding is faster, by an estimate of its parts in positions and taps: the products of
-    all taps, those of borders in narrow calls, bringing the rows, and adding."""
+def fold_is_better(sh: FoldShape, other: CorrelateShape, m: Machine) -> bool:
+    """Whether channels are few enough, and filters many, for folding to be faster than the
+    correlation. Sums depend on this, so it does not depend on how the operands lie."""
+    few = sh.filters >= 64 and sh.channels <= (15 if sh.s == 1 else 7) and sh.Q > 0
+    bl = fold_blocking(replace(sh, direct=other.same_type), m) if few else None
+    if bl is None or not _is_cheaper(sh, bl, m, bool(other.merged)):
+        return False
+    known = replace(other, direct_source=other.same_type, known_source=other.same_type)
+    # Channels in the lanes, of rows so short, are faster.
+    return sh.W > 48 * sh.s or not correlate_blocking(known, m).transposed
+
+
+def _is_cheaper(sh: FoldShape, bl: FoldBlocking, m: Machine, merged: bool) -> bool:
+    """An estimate of the parts in positions and taps: the products of all taps, those of borders in
+    narrow calls, bringing the rows, and adding."""
     first, end = sh.first_valid(0), sh.end_valid(sh.S - 1)
     inner = max(0, end - first) * sh.S
     pairs = sum(max(0, sh.end_valid(t) - sh.first_valid(t)) for t in range(sh.S))

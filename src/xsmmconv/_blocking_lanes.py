@@ -68,22 +68,39 @@ def _filled(sh: CorrelateShape, m: Machine, n: int) -> float:
 
 def short_rows(sh: CorrelateShape, m: Machine, lists: str, width: int, taps: int) -> bool:
     """Whether rows are too short for columns in the lanes and lists over channels."""
-    lanes = m.vector_bytes // sh.item
+    lanes, few = m.vector_bytes // sh.item, 2 * sh.channels < m.vector_bytes // sh.item
     if sh.tap_pairs or sh.C * sh.K == 1:
         return False
-    if sh.K < lanes or 2 * sh.channels < lanes:
+    if sh.K < lanes or (few and width <= _few_filters(sh, m, taps)):
         return width <= _few_filters(sh, m, taps)
+    # Rows that leave more of their last vector empty than filters would.
+    filled, by_filters = _filled(sh, m, width), sh.K / round_up(sh.K, lanes)
+    if (lists == "channels" or (sh.pairs and few)) and trimmed(sh.phases):
+        most = bordered_rows(m, sh.item, sh.pairs, sh.channels, taps)
+        if width <= most * by_filters:
+            return True
+    if few:
+        empty = sh.C * taps >= 2 * lanes and filled < 0.7 * by_filters
+        return width <= 2 * lanes if sh.pairs else width <= 4 * lanes and empty
     short = width <= 2 * lanes or (width < 4 * lanes and lists == "taps")
-    if lists == "taps" and width < 8 * lanes:
-        # Rows that leave more of their last vector empty than filters would; in FP32 some of them
-        # are faster all the same (measured).
-        by_filters = sh.K / round_up(sh.K, lanes)
+    if lists == "taps" and width < 8 * lanes:  # in FP32 some are faster all the same (measured)
         worth = sh.pairs or sh.C * taps >= 5 * lanes
-        filled = _filled(sh, m, width)
         short = short or (worth and filled < (0.95 if sh.pairs else 0.9) * by_filters)
+    if lists == "channels" and width < 8 * lanes and sh.same_type:
+        short = short or filled < 0.7 * by_filters
     if lists == "taps" and m.vector_bytes < 64:  # and borders are pieces, too
-        short = short or (width <= 32 * lanes and trimmed(sh))
+        short = short or (width <= 32 * lanes and trimmed(sh.phases))
     return short
+
+
+def bordered_rows(m: Machine, item: int, pairs: bool, channels: int, taps: int) -> int:
+    """Up to how many columns rows with borders are too short for columns in the lanes. There, each
+    tap is a call of its own, and each piece of the border takes a vector, as many without masks
+    (AVX2). With filters in the lanes, nothing is wasted (measured)."""
+    lanes = m.vector_bytes // item
+    if m.vector_bytes < 64:
+        return lanes * taps * min(channels, 4) // 2
+    return lanes * (3 + taps) // 2 if pairs else lanes * (1 + 3 * taps) // 8
 
 
 def _few_filters(sh: CorrelateShape, m: Machine, taps: int) -> float:
@@ -103,7 +120,7 @@ def _fills_vectors(sh: CorrelateShape, m: Machine, width: int, taps: int) -> boo
     if any(phase.step > 1 for phase in sh.phases) and (width < 28 or sh.C >= 32):
         return False  # phases of so few columns are brought together faster while they are lanes
     few = filled >= 0.6 if taps == 1 else filled >= 0.85 and width >= least and sh.C <= 64
-    return few and not trimmed(sh)
+    return few and not trimmed(sh.phases)
 
 
 def _few_columns(sh: CorrelateShape, m: Machine, width: int) -> bool:

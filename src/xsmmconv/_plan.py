@@ -30,7 +30,7 @@ from xsmmconv._blocking_depthwise import (
     depthwise_weight_blocking,
 )
 from xsmmconv._blocking_filter import FilterShape, filter_blocking, filters_are_better
-from xsmmconv._blocking_fold import FoldShape, fold_blocking, fold_is_better, may_fold
+from xsmmconv._blocking_fold import FoldShape, fold_blocking, fold_is_better
 from xsmmconv._blocking_rows import RowShape, loads, row_blocking, rows_are_better
 from xsmmconv._blocking_unfolded import (
     UnfoldedShape,
@@ -196,13 +196,13 @@ class Plan:
         if not in_lanes and self._make_row_filter(C, K, phases):
             return
         merged = phases_as_filters(phases, C, K)
-        if not (forward or in_lanes) and self._make_fold(C, K, bool(merged)):
-            return
         pairs = multiply_pairs(C, K * max(1, len(merged)), phases, self._machine)
         shape = self._correlate_shape(C, K, phases, pairs)
         if merged and pairs != "taps":
             one = replace(phases[0], first=0, step=1)
             shape = replace(shape, K=K * len(merged), phases=(one,), merged=merged)
+        if not (forward or shape.depthwise) and self._make_fold(C, K, shape):
+            return
         choose = depthwise_blocking if shape.depthwise else correlate_blocking
         self._blocking = choose(shape, self._machine)
         if self._blocking.lists == "taps":
@@ -224,18 +224,18 @@ class Plan:
             self._code,
         )
 
-    def _make_fold(self, C: int, K: int, merged: bool) -> bool:
+    def _make_fold(self, C: int, K: int, other: CorrelateShape) -> bool:
         """Whether all taps are the rows of one matrix product; then it has an engine for that."""
         p = self.problem
         sizes = max(1, p.N), p.g, C, K, p.S, p.W, p.Q, p.s, p.d, p.pl
-        direct = self._same_type and self._in_place and may_depend_on(p.Q)
+        direct = other.direct_source and may_depend_on(p.Q)
         shape = FoldShape(*sizes, self._item, self._native_bf16, direct)
-        blocking = fold_blocking(shape, self._machine) if may_fold(shape) else None
-        if blocking is None or not fold_is_better(shape, blocking, self._machine, merged):
+        if not fold_is_better(shape, other, self._machine):
             return False
         from xsmmconv._fold import Fold
 
-        self._blocking, self._program = blocking, lower_fold(shape, blocking, _kernel)
+        self._blocking = blocking = fold_blocking(shape, self._machine)
+        self._program = lower_fold(shape, blocking, _kernel)
         self.pack_key = self.pass_, self._native_bf16, "folded"
         self.engine = Fold(shape, blocking, self._program, self._code)
         return True
