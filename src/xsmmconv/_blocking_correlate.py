@@ -40,7 +40,7 @@ def multiply_pairs(C: int, K: int, phases: tuple[Phase, ...], m: Machine) -> str
         return "channels" if C > 1 and C * K > 2 and (K >= lanes or width > 2) else ""
     if C < 4:
         return "taps" if taps > 1 else ""
-    if K >= lanes and trimmed(phases) and width <= bordered_rows(m, 4, True, C, taps):
+    if K >= lanes and trimmed(phases) and width <= bordered_rows(m, 4, True, C, K, taps):
         return "channels"  # so that filters can be in the lanes
     # Half a pair is empty where there is an odd number of them. Taps need a larger panel, which
     # takes as long as some pairs for one filter.

@@ -68,39 +68,48 @@ def _filled(sh: CorrelateShape, m: Machine, n: int) -> float:
 
 def short_rows(sh: CorrelateShape, m: Machine, lists: str, width: int, taps: int) -> bool:
     """Whether rows are too short for columns in the lanes and lists over channels."""
-    lanes, few = m.vector_bytes // sh.item, 2 * sh.channels < m.vector_bytes // sh.item
+    lanes = m.vector_bytes // sh.item
+    few = 2 * sh.channels < lanes
     if sh.tap_pairs or sh.C * sh.K == 1:
         return False
-    if sh.K < lanes or (few and width <= _few_filters(sh, m, taps)):
+    if sh.K < lanes:
         return width <= _few_filters(sh, m, taps)
-    # Rows that leave more of their last vector empty than filters would.
-    filled, by_filters = _filled(sh, m, width), sh.K / round_up(sh.K, lanes)
-    if (lists == "channels" or (sh.pairs and few)) and trimmed(sh.phases):
-        most = bordered_rows(m, sh.item, sh.pairs, sh.channels, taps)
-        if width <= most * by_filters:
-            return True
-    if few:
-        empty = sh.C * taps >= 2 * lanes and filled < 0.7 * by_filters
-        return width <= 2 * lanes if sh.pairs else width <= 4 * lanes and empty
-    short = width <= 2 * lanes or (width < 4 * lanes and lists == "taps")
-    if lists == "taps" and width < 8 * lanes:  # in FP32 some are faster all the same (measured)
-        worth = sh.pairs or sh.C * taps >= 5 * lanes
-        short = short or (worth and filled < (0.95 if sh.pairs else 0.9) * by_filters)
-    if lists == "channels" and width < 8 * lanes and sh.same_type:
-        short = short or filled < 0.7 * by_filters
-    if lists == "taps" and m.vector_bytes < 64:  # and borders are pieces, too
-        short = short or (width <= 32 * lanes and trimmed(sh.phases))
-    return short
+    if few and not sh.pairs:
+        most = _few_filters(sh, m, taps)
+    else:
+        most = 4 * lanes - 1 if lists == "taps" and not few else 2 * lanes
+    if trimmed(sh.phases):
+        if lists == "channels" or (few and sh.pairs):
+            most = max(most, bordered_rows(m, sh.item, sh.pairs, sh.channels, sh.K, taps))
+        elif m.vector_bytes < 64 and not few:
+            most = 32 * lanes
+    least = sh.K / round_up(sh.K, lanes) * _filled_enough(sh, m, lists, width, taps)
+    return width <= most or _filled(sh, m, width) < least
 
 
-def bordered_rows(m: Machine, item: int, pairs: bool, channels: int, taps: int) -> int:
+def bordered_rows(m: Machine, item: int, pairs: bool, channels: int, K: int, taps: int) -> float:
     """Up to how many columns rows with borders are too short for columns in the lanes. There, each
     tap is a call of its own, and each piece of the border takes a vector, as many without masks
     (AVX2). With filters in the lanes, nothing is wasted (measured)."""
     lanes = m.vector_bytes // item
+    used = lanes * K / round_up(K, lanes)
     if m.vector_bytes < 64:
-        return lanes * taps * min(channels, 4) // 2
-    return lanes * (3 + taps) // 2 if pairs else lanes * (1 + 3 * taps) // 8
+        return used * taps * min(channels, 4) / 2
+    return used * (3 + taps) / 2 if pairs else used * (1 + 3 * taps) / 8
+
+
+def _filled_enough(sh: CorrelateShape, m: Machine, lists: str, width: int, taps: int) -> float:
+    """How much of their vectors columns have to fill, against filters (measured)."""
+    lanes = m.vector_bytes // sh.item
+    if 2 * sh.channels < lanes:
+        return 0.7 if sh.C * taps >= 2 * lanes and width <= 4 * lanes and not sh.pairs else 0.0
+    if width >= 8 * lanes:
+        return 0.0
+    if lists == "channels":
+        return 0.7 if sh.same_type else 0.0
+    if sh.pairs:
+        return 0.95
+    return 0.9 if sh.C * taps >= 5 * lanes else 0.0  # some are faster in FP32 all the same
 
 
 def _few_filters(sh: CorrelateShape, m: Machine, taps: int) -> float:
