@@ -142,7 +142,7 @@ def folds(line, dtype="float32", **machine):
         ("n8c1k256s7p3w1000", True),
         ("n7c2k768s21st2d2g2w583", True),
         ("n3c15k475s9d64w1818", True),
-        ("n8c1k16s7p3w1000", False),  # few filters: adding would take longer
+        ("n8c1k8s7p3w1000", False),  # few filters: adding would take longer
         ("n4c1k64s51w60000", False),  # taps in parts
         ("n4c1k512s16st8w16000", False),  # phases that are filters
         ("n8c64k64s3p1w1000", False),

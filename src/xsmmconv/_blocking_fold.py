@@ -100,16 +100,21 @@ def _share(sh: FoldShape, m: Machine, merged: bool) -> float:
     if merged:
         return 0.5 if sh.pairs else 0.7
     if sh.channels > 3:
-        return 0.5 if sh.pairs else 0.57
+        share = 0.5 if sh.pairs else 0.57
+        return share if sh.Q < 64 * reach else share + 0.08
     if sh.pairs and 8 < sh.Q < 64 and sh.filters >= 256:
         return 0.04
-    return (0.13, 0.25, 0.3)[sh.channels - 1] if sh.pairs else (0.3, 0.42, 0.47)[sh.channels - 1]
+    share = ((0.3, 0.42, 0.47), (0.13, 0.25, 0.33))[sh.pairs][sh.channels - 1]
+    if sh.Q < 16 * reach:
+        return 0.7 * share
+    from_memory = sh.N * sh.groups * sh.filters * sh.Q * sh.item > 4 * m.l2_bytes
+    return 0.64 if sh.channels == 3 and from_memory and not sh.pairs else share
 
 
 def fold_is_better(sh: FoldShape, other: CorrelateShape, m: Machine) -> bool:
     """Whether channels are few enough, and filters many, for folding to be faster than the
     correlation. Sums depend on this, so it does not depend on how the operands lie."""
-    few = sh.filters >= 64 and sh.channels <= (15 if sh.s == 1 else 7) and sh.Q > 0
+    few = sh.filters >= 8 and sh.channels <= (15 if sh.s == 1 else 7) and sh.Q > 0
     bl = fold_blocking(replace(sh, direct=other.same_type), m) if few else None
     if bl is None or not _is_cheaper(sh, bl, m, bool(other.merged)):
         return False
@@ -125,7 +130,7 @@ def _is_cheaper(sh: FoldShape, bl: FoldBlocking, m: Machine, merged: bool) -> bo
     inner = max(0, end - first) * sh.S
     pairs = sum(max(0, sh.end_valid(t) - sh.first_valid(t)) for t in range(sh.S))
     brought = (25 if sh.pairs else 10) if bl.packed else 4
-    adding = (24 if sh.pairs else 12) / sh.filters
+    adding = (24 if sh.pairs else 12) * (1 if sh.channels == 1 else 4 / 3) / sh.filters
     border = (6 if sh.pairs else 4) * (pairs - inner)
     cost = 1.2 * inner + border + brought * sh.Q / sh.channels + adding * pairs
     # A single row is not divided between threads.
