@@ -8,11 +8,18 @@ from xsmmconv._lower_batch import operand_positions, tap_positions
 
 
 def _rows_together(sh: WeightShape, m: Machine, lb: int) -> int:
-    """Rows of the batch of a tile: equal blocks, of which either operand has a quarter of L2."""
+    """Rows of the batch of a tile: equal blocks, of which either operand has a quarter of L2, with
+    as many lanes or channels as a kernel is fast with; or fewer, where N has no such divisor."""
     lanes, rows = operand_positions(sh)
     elements = m.l2_bytes // 4 // sh.item
-    most = min(64, elements // (lb * lanes.count), elements // (min(sh.rows, 64) * rows.count))
-    return max((nb for nb in range(1, min(sh.N, most) + 1) if sh.N % nb == 0), default=1)
+    together = 1
+    for channels in 64, 16:
+        most = min(64, elements // (lb * lanes.count))
+        most = min(most, sh.N, elements // (min(sh.rows, channels) * rows.count))
+        together = max((nb for nb in range(1, most + 1) if sh.N % nb == 0), default=1)
+        if together > 1:
+            break
+    return together
 
 
 def _lanes(sh: WeightShape, m: Machine) -> int:

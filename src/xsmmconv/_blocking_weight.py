@@ -17,7 +17,6 @@ from xsmmconv._blocking import (
     too_far,
 )
 from xsmmconv._geometry import Phase, interior
-from xsmmconv._problem import ConvProblem
 
 # Positions that one tap reduces at a time, and short rows together: so often their sums are loaded
 # and stored.
@@ -49,6 +48,7 @@ class WeightShape:
     depthwise: bool = False  # each of the lanes has one channel of the rows to itself; no groups
     lane_pairs: bool = False  # and both are pairs of BF16 with the next position
     direct_out: bool = False  # a row channel's sums lie in the result as those of a tile do
+    borders: tuple[tuple[int, int, int], ...] = ()  # positions that have some of the lanes: which
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +82,6 @@ def lanes_from(K: int, C: int, direct: bool, item: int, vector_bytes: int) -> st
 
     better = filled(C) >= filled(K) if direct else filled(C) > filled(K)
     return "x" if better else "grad_out"
-
-
-def windows_in_lanes(p: ConvProblem, item: int, m: Machine) -> bool:
-    """Whether the taps of a single channel are the lanes. What a position reads of the channel lies
-    side by side, so a tile is a matrix of positions and taps, and the gradients of the filters, of
-    which there are more than there is of x, are read as they lie: to transpose them costs as much
-    as some multiply-adds, of which each has only S."""
-    whole = not p.pl and (p.Q - 1) * p.s + p.S <= p.W  # no window reaches beyond the row
-    if not (p.C == p.g == p.d == 1 and p.K >= 4 and p.S > 1 and p.s > 1 and whole):
-        return False
-    vector = m.vector_bytes // item
-    empty = -p.S % vector / vector
-    return empty <= (0.3 if m.vector_bytes == 64 else 0.75)
 
 
 def kernel_lanes(lanes: int, item: int, m: Machine) -> int:

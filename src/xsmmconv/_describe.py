@@ -110,12 +110,13 @@ def _correlate_rows(program) -> list[str]:
 def _weight_rows(program) -> list[str]:
     rows = []
     for plane, column, width, tiles, index in program.segments:
-        call, calls, packed, _, halo = program.tiles[index]
+        call, calls, packed, _, halo, some = program.tiles[index]
         lists = sum(c[-1] for c in program.calls[call : call + calls])
         rows.append(
             f"plane {plane}, "
             + _tiles(column, width, tiles, calls, lists)
             + (", packed" if packed else ", in place")
             + (", stacked" if halo else "")
+            + (f", {some} lanes" if some else "")
         )
     return rows

@@ -94,5 +94,5 @@ def lower_batch(sh: WeightShape, bl: WeightBlocking, program) -> None:
         longest = max(longest, tap.count)
     program.offsets_a += [i * step[0] * k * bl.lb * item for i in range(longest)]
     program.offsets_b += [i * step[1] * k * item for i in range(longest)]
-    program.tiles.append((0, len(program.calls), 1, int(bl.pairs), 0))
+    program.tiles.append((0, len(program.calls), 1, int(bl.pairs), 0, 0))
     program.segments.append((0, 0, lanes.count, 1, 0))

@@ -51,6 +51,7 @@ class _Lowering:
         # Of the tile that is being lowered:
         self.pairs = False
         self.stack = 1
+        self.some = 0  # lanes, if not all of a block
         self.width = 0
         self.row_distance = 0  # from one row of the batch to the next
         self.rows = in_place(run_list, sh.row_width)
@@ -59,6 +60,12 @@ class _Lowering:
     def item(self) -> int:
         """Bytes of an element of the operands."""
         return 2 if self.pairs else self.sh.item
+
+    def distance(self, packed: bool) -> int:
+        """From one row of the batch to the next."""
+        if packed:
+            return self.program.panel.row // self.bl.nb
+        return self.sh.groups * self.sh.rows * self.sh.row_width
 
     def positions(self, step: int, count: int) -> int:
         """Start of a list 0, step, 2 step, ...; calls take as much of it as they need. Where a tile
@@ -84,7 +91,7 @@ class _Lowering:
         self, taps: int, n: int, last_n: int, k: int, ldb: int, ldc: int
     ) -> tuple[tuple | None, ...]:
         """Kernels for the whole and the last block of row channels x of lanes; m = taps x lanes."""
-        key = self.pairs, self.stack, taps, n, k, ldb, ldc
+        key = self.pairs, self.stack, taps, n, k, ldb, ldc, self.some
         if key not in self.calls:
             bl, kind = self.bl, kernel_type(self.sh.item, self.pairs)
             self.calls[key] = tuple(
@@ -92,7 +99,7 @@ class _Lowering:
                 if m and columns
                 else None
                 for columns in (n, last_n)
-                for m in (bl.lb, bl.last_lb)
+                for m in ((self.some, self.some) if self.some else (bl.lb, bl.last_lb))
             )
         return self.calls[key]
 
@@ -107,10 +114,11 @@ class _Lowering:
         many: bool = False,
         stacked: int = 1,
         step: int = 1,
+        first: int = 0,
     ):
         """Calls that reduce over `length` positions; n = taps, which are `step` apart, or all row
-        channels if taps is 0. Each lane stands for `stacked` taps. Of `many` lengths, powers of two
-        serve with few kernels."""
+        channels if taps is 0. Each lane, from the `first` on, stands for `stacked` taps. Of `many`
+        lengths, powers of two serve with few kernels."""
         sh, bl, item = self.sh, self.bl, self.item
         n, last_n = (taps, 0) if taps else (min(bl.rb, sh.rows), sh.rows % bl.rb)
         ldc = (step * self.stack if taps else sh.taps) * bl.lb
@@ -132,7 +140,7 @@ class _Lowering:
                     kind,
                     (a + start) * position,
                     (b + start) * item,
-                    c * bl.lb * sh.item,
+                    (c * bl.lb + first) * sh.item,
                     self.positions(k, count),
                     count * bl.nb,
                 )
@@ -247,9 +255,7 @@ class _Lowering:
             start = len(self.program.calls)
             # Rows of BF16 are widened where they are not multiplied in pairs.
             packed = self.bl.packed or rects is None or self.bl.pairs != pairs
-            self.row_distance = self.sh.groups * self.sh.rows * self.sh.row_width
-            if packed:
-                self.row_distance = self.program.panel.row // self.bl.nb
+            self.row_distance = self.distance(packed)
             if rects is None:
                 self.mixed_tile(ranges)
             elif self.bl.lists == "depthwise":
@@ -258,7 +264,7 @@ class _Lowering:
                 self.uniform_tile(rects, packed)
             self.tiles[key] = len(self.program.tiles)
             self.program.tiles.append(
-                (start, len(self.program.calls) - start, int(packed), int(pairs), 0)
+                (start, len(self.program.calls) - start, int(packed), int(pairs), 0, 0)
             )
         return self.tiles[key]
 
@@ -293,6 +299,17 @@ class _Lowering:
             for start, narrow, tile in found:
                 program.segments.append((phase.first, a + i * width + start, narrow, 1, tile))
 
+    def border(self, phase: Phase, q: int, t0: int, t1: int):
+        """A position whose lanes are some of the taps. (phase: of the positions that have all.)"""
+        program, (run,) = self.program, phase.runs
+        at, start, self.some = q - run.shift, len(program.calls), t1 - t0
+        source = program.panel if self.bl.packed else self.rows
+        self.width, self.pairs, self.row_distance = 1, False, self.distance(self.bl.packed)
+        self.reduce(0, source.row, 0, source.positions[0][0], self.program.tap[0], 1, first=t0)
+        program.segments.append((phase.first + t0, at, 1, 1, len(program.tiles)))
+        program.tiles.append((start, len(program.calls) - start, self.bl.packed, 0, 0, self.some))
+        self.some = 0
+
     def stacked_phase(self, phase: Phase, first_run: int):
         """Stacked tiles, by the position that the first of `stack` taps uses, and what they leave
         of either end: there, earlier positions have no lanes or lack the input of a tap."""
@@ -309,7 +326,7 @@ class _Lowering:
                 self.stacked_tile(phase, first_run, width, bl.packed)
                 calls = len(program.calls) - start
                 program.segments.append((phase.first, at, width, count, len(program.tiles)))
-                program.tiles.append((start, calls, int(bl.packed), 0, halo))
+                program.tiles.append((start, calls, int(bl.packed), 0, halo, 0))
                 at += width * count
 
     def phase(self, phase: Phase, first_run: int):
@@ -394,6 +411,8 @@ def lower_weight(sh: WeightShape, bl: WeightBlocking, S: int, kernel) -> WeightP
     for phase in sh.phases:
         lower(phase, first_run)
         first_run += len(phase.runs)
+    for border in sh.borders:
+        lowering.border(sh.phases[0], *border)
     program.set_once = _set_once(sh, bl, program)
     whole = bl.last_lb == sh.lanes % bl.lb and not too_far(sh.lanes, sh.item)
     program.direct = program.set_once and sh.direct_out and whole and bl.lists == "channels"

@@ -39,7 +39,8 @@ from xsmmconv._blocking_unfolded import (
     unfolded_blocking,
     unfolded_is_better,
 )
-from xsmmconv._blocking_weight import WeightShape, lanes_from, weight_blocking, windows_in_lanes
+from xsmmconv._blocking_weight import WeightShape, lanes_from, weight_blocking
+from xsmmconv._blocking_windows import windows_in_lanes, windows_of
 from xsmmconv._errors import UnsupportedError
 from xsmmconv._geometry import (
     backward_data_phases,
@@ -324,8 +325,9 @@ class Plan:
         self._lanes = lanes_from(K, C, direct, self._item, self._machine.vector_bytes)
         sizes = self._lanes, self._item, 2 if self._native_bf16 else self._item
         dots = not (windows or depthwise) and rows_are_better(p, *sizes, self._machine)
-        if windows:  # x[n, 0, q s + t] = a matrix of positions q and channels t, with one tap
-            C, S, s, W, self._lanes = S, 1, 1, p.Q, "x"
+        phases, borders = weight_phases(W, S, p.Q, s, p.d, p.pl, self._lanes), ()
+        if windows:
+            (phases, borders), C, S, s, self._lanes = windows_of(p), S, 1, 1, "x"
         filters = self._lanes == "grad_out"
         direct_rows = self._in_place and (self._same_type or self._machine.bf16)
         shape = WeightShape(
@@ -334,7 +336,7 @@ class Plan:
             (K if filters else C) * (p.g if depthwise else 1),
             C if filters else K,
             S,
-            weight_phases(W, S, p.Q, s, p.d, p.pl, self._lanes),
+            phases,
             W if filters else p.Q,
             s if filters else 1,
             self._item,
@@ -344,6 +346,7 @@ class Plan:
             depthwise,
             depthwise and self._native_bf16,
             direct and not (filters or windows or depthwise),
+            borders,
         )
         choose = depthwise_weight_blocking if depthwise else weight_blocking
         if not windows and batch_is_better(shape, self._machine, dots):
@@ -356,15 +359,8 @@ class Plan:
             self._blocking = replace(self._blocking, reasons=reasons)
         self._check_tiles(shape.phases, _CALL * S)
         self._program = lower_weight(shape, self._blocking, S, _kernel)
-        self.engine = WeightGradient(
-            shape,
-            self._blocking,
-            self._program,
-            filters,
-            1 if filters else p.s,
-            self._code,
-            windows,
-        )
+        of_engine = filters, 1 if filters else p.s, self._code, windows
+        self.engine = WeightGradient(shape, self._blocking, self._program, *of_engine)
 
     def _make_row_gradient(self, C: int, K: int) -> None:
         from xsmmconv._row_gradient import RowGradient, dots

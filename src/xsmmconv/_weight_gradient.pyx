@@ -139,7 +139,7 @@ cdef int64_t run_lanes(const Table* t, const Arrays* v, const Item* it, Segment*
     cdef char* matrix = transposed
     for i in range(it.l_blocks):
         l0 = (it.l_block + i) * t.lb
-        lanes = min(t.lb, t.lanes - l0)
+        lanes = min(t.lb, t.tiles[seg.tile].lanes or t.lanes - l0)
         if t.batch:
             pack_batch_lanes(t, lane, transposed, n, it.g * t.lanes + l0, lanes)
         source = (lane.data + n * lane.stride_n + (it.g * t.lanes + l0) * lane.stride_c

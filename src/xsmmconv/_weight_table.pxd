@@ -27,6 +27,7 @@ cdef struct Tile:
     int64_t packed
     int64_t pairs        # multiplied as pairs of BF16 positions
     int64_t halo         # earlier positions whose lanes stand beside a position's own; 0: none do
+    int64_t lanes        # if not 0: so many are read, of the only block
 
 
 cdef struct Segment:
