@@ -344,7 +344,8 @@ def test_lanes_stand_for_several_taps_where_vectors_wait():
         ("n1c1k512s16st8w4000", True),
         ("n1c1k512s16st8p4w4000", True),  # windows that reach beyond the row by themselves
         ("n8c1k512s16st8p60w128", False),  # unless they are many
-        ("n1c1k512s16st8d2w4000", False),  # and are no neighbours
+        ("n1c1k64s16st8d2w4000", False),  # no neighbours,
+        ("n1c1k512s16st8d2w4000", True),  # which many filters are worth
         ("n1c2k512s16st8w4000", False),
         ("n1c1k2s16st8w4000", False),  # less is transposed than copied
         ("n1c1k512s17st8w4000", False),  # one of the last vector's lanes

@@ -23,6 +23,8 @@ LINES = [
     "n2c1k8s16st2pl40pr33w150",  # positions without any tap
     "n40c1k8s16st4p8w64",  # rows that are reduced together
     "n1c1k8s16st8p4w9000",  # several slots
+    "n2c1k200s16st4d3p21w240",  # taps that are no neighbours
+    "n1c1k192s15st2d7pl50pr13w400",
 ]
 LONGER = ["n1c1k6s31st5pl30pr30w333", "n1c1k5s48st7p20w1500"]  # vectors of float32
 CASES = [(line, d) for d in problems.DTYPES[:2] for line in LINES + LONGER * (d.itemsize == 4)]
@@ -64,11 +66,12 @@ def test_infinities_beyond_the_border_of_a_tap_stay_where_they_belong():
     st.integers(2, 9),
     st.integers(0, 40),
     st.integers(0, 40),
+    st.integers(1, 4),
 )
-def test_windows_are_the_valid_pairs(S, W, s, pl, pr):
-    hypothesis.assume(W + pl + pr >= S)
-    Q = (W + pl + pr - S) // s + 1
-    p = ConvProblem(1, 1, 4, S, W, Q, s, 1, pl, pr, 1, "float32")
+def test_windows_are_the_valid_pairs(S, W, s, pl, pr, d):
+    hypothesis.assume(W + pl + pr > (S - 1) * d)
+    Q = (W + pl + pr - (S - 1) * d - 1) // s + 1
+    p = ConvProblem(1, 1, 192, S, W, Q, s, d, pl, pr, 1, "float32")
     hypothesis.assume(windows_in_lanes(p, 4, _plan.machine("float32")))
     (phase,), borders = windows_of(p)
     covered = np.zeros((Q, S), int)
@@ -77,5 +80,5 @@ def test_windows_are_the_valid_pairs(S, W, s, pl, pr):
     assert phase.first == window.shift * s - pl
     for q, t0, t1 in borders:
         covered[q, t0:t1] += 1
-    column = np.arange(Q)[:, None] * s + np.arange(S) - pl
+    column = np.arange(Q)[:, None] * s + np.arange(S) * d - pl
     np.testing.assert_array_equal(covered, (column >= 0) & (column < W))

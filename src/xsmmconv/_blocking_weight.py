@@ -49,6 +49,7 @@ class WeightShape:
     lane_pairs: bool = False  # and both are pairs of BF16 with the next position
     direct_out: bool = False  # a row channel's sums lie in the result as those of a tile do
     borders: tuple[tuple[int, int, int], ...] = ()  # positions that have some of the lanes: which
+    lane_step: int = 0  # lanes are taps of one channel, so many columns apart
 
 
 @dataclass(frozen=True, slots=True)

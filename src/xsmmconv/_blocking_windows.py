@@ -1,5 +1,4 @@
-"""The taps of a single channel as lanes, in weight gradients: where what a position reads lies side
-by side; see _blocking_weight.py."""
+"""The taps of a single channel as lanes, in weight gradients; see _blocking_weight.py."""
 
 from __future__ import annotations
 
@@ -10,15 +9,16 @@ from xsmmconv._problem import ConvProblem
 
 def _whole(p: ConvProblem) -> tuple[int, int]:
     """The positions [a, b) whose windows lie within the row."""
-    return ceil_div(p.pl, p.s), min(p.Q, (p.W - p.S + p.pl) // p.s + 1)
+    return ceil_div(p.pl, p.s), min(p.Q, (p.W - (p.S - 1) * p.d - 1 + p.pl) // p.s + 1)
 
 
 def windows_in_lanes(p: ConvProblem, item: int, m: Machine) -> bool:
     """Whether the taps of a single channel are the lanes. What a position reads of the channel lies
     side by side, so a tile is a matrix of positions and taps, and the gradients of the filters, of
     which there are more than there is of x, are read as they lie: to transpose them costs as much
-    as some multiply-adds, of which each has only S."""
-    if not (p.C == p.g == p.d == 1 and p.K >= 4 and p.S > 1 and p.s > 1):
+    as some multiply-adds, of which each has only S. Taps that are no neighbours have to be
+    collected, which is worth it for many filters."""
+    if not (p.C == p.g == 1 and p.K >= (4 if p.d == 1 else 192) and p.S > 1 and p.s > 1):
         return False
     a, b = _whole(p)
     if b - a < p.Q and (2 * (b - a) < p.Q or 2 * p.S > 3 * (128 // item)):
@@ -29,10 +29,12 @@ def windows_in_lanes(p: ConvProblem, item: int, m: Machine) -> bool:
 
 
 def windows_of(p: ConvProblem) -> tuple[tuple[Phase, ...], tuple[tuple[int, int, int], ...]]:
-    """These positions as a matrix of the row x, x[n, 0, q s + t - pl], with one tap; and of the
+    """These positions as a matrix of the row x, x[n, 0, q s + t d - pl], with one tap; and of the
     others those with some taps that reach the row: (q, t0, t1)."""
     a, b = _whole(p)
     first = ((q, q * p.s - p.pl) for q in (*range(a), *range(b, p.Q)))
-    borders = ((q, max(0, -at), min(p.S, p.W - at)) for q, at in first)
+    borders = (
+        (q, max(0, ceil_div(-at, p.d)), min(p.S, ceil_div(p.W - at, p.d))) for q, at in first
+    )
     phase = Phase(a * p.s - p.pl, 1, b - a, (Run(range(1), 0, p.Q, a, 1),))
     return (phase,), tuple(border for border in borders if border[1] < border[2])

@@ -301,12 +301,12 @@ class _Lowering:
 
     def border(self, phase: Phase, q: int, t0: int, t1: int):
         """A position whose lanes are some of the taps. (phase: of the positions that have all.)"""
-        program, (run,) = self.program, phase.runs
+        sh, program, (run,) = self.sh, self.program, phase.runs
         at, start, self.some = q - run.shift, len(program.calls), t1 - t0
         source = program.panel if self.bl.packed else self.rows
         self.width, self.pairs, self.row_distance = 1, False, self.distance(self.bl.packed)
         self.reduce(0, source.row, 0, source.positions[0][0], self.program.tap[0], 1, first=t0)
-        program.segments.append((phase.first + t0, at, 1, 1, len(program.tiles)))
+        program.segments.append((phase.first + t0 * sh.lane_step, at, 1, 1, len(program.tiles)))
         program.tiles.append((start, len(program.calls) - start, self.bl.packed, 0, 0, self.some))
         self.some = 0
 

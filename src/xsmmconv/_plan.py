@@ -347,6 +347,7 @@ class Plan:
             depthwise and self._native_bf16,
             direct and not (filters or windows or depthwise),
             borders,
+            p.d if windows else 0,
         )
         choose = depthwise_weight_blocking if depthwise else weight_blocking
         if not windows and batch_is_better(shape, self._machine, dots):
@@ -359,7 +360,7 @@ class Plan:
             self._blocking = replace(self._blocking, reasons=reasons)
         self._check_tiles(shape.phases, _CALL * S)
         self._program = lower_weight(shape, self._blocking, S, _kernel)
-        of_engine = filters, 1 if filters else p.s, self._code, windows
+        of_engine = filters, 1 if filters else p.s, self._code
         self.engine = WeightGradient(shape, self._blocking, self._program, *of_engine)
 
     def _make_row_gradient(self, C: int, K: int) -> None:

@@ -295,8 +295,7 @@ cdef class WeightGradient:
         free(self.t.offsets_b)
         free(self.t.tap)
 
-    def __init__(self, sh, bl, program, bint lanes_are_filters, lane_planes, int dtype,
-                 bint windows=False):
+    def __init__(self, sh, bl, program, bint lanes_are_filters, lane_planes, int dtype):
         cdef Table* t = &self.t
         self.wide = vector_bytes() == 64
         t.ops, t.pair_ops = pack_ops_of(dtype, self.wide), pack_ops_of(3, self.wide)
@@ -334,7 +333,7 @@ cdef class WeightGradient:
                 abs(t.tap_step) != 1):
             t.tap_step = 0
         t.finished = min(t.rb, max(1, 192 // t.S))  # the sums and their lines stay in L1
-        t.lanes_are_filters, t.windows = lanes_are_filters, windows
+        t.lanes_are_filters, t.lane_step = lanes_are_filters, sh.lane_step
         t.batch, t.fetched = bl.lists == "batch", bl.fetched
         if t.batch:
             set_positions(&t.lane_positions, program.lane_positions)
@@ -366,8 +365,8 @@ cdef class WeightGradient:
             return -1
         v.lane = operand(lane_array, t.lane_planes, t.ops)
         v.row = operand(row_array, 1 if t.depthwise else t.row_planes, t.ops)
-        if t.windows:
-            v.lane.stride_c = v.lane.stride_w
+        if t.lane_step:
+            v.lane.stride_c = t.lane_step * v.lane.stride_w
         v.out_ops = pack_ops_of(out_dtype, self.wide)
         v.out = <char*> cnp.PyArray_DATA(out)
         threads = team_of(min(threads, blocks * t.all_l_blocks))

@@ -86,7 +86,7 @@ cdef struct Table:
     bint lanes_are_filters
     bint depthwise       # each lane has a row channel of its own
     bint pairs           # and positions are pairs with the next ones, of BF16
-    bint windows         # lanes are the taps of one channel, which lie beside each other
+    int64_t lane_step    # if not 0, lanes are taps of one channel, so many columns apart
     bint at_once         # one slot, and a short one: an item stores its sums itself,
     bint set_once        # if there is one tile, block after block of lanes,
     bint direct          # or kernels do
