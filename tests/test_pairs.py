@@ -208,7 +208,7 @@ def test_borders_of_weight_gradients_are_multiplied_in_pairs(line, single):
     program = plan(line, "backward_weight")._program
     widths = {width for _, _, width, _, tile in program.segments if not program.tiles[tile][3]}
     assert widths <= {1}
-    assert sum(calls for _, calls, _, pairs, _ in program.tiles if not pairs) == single
+    assert sum(calls for _, calls, _, pairs, *_ in program.tiles if not pairs) == single
 
 
 def test_rows_that_some_taps_use_wholly_are_few_segments():

@@ -9,7 +9,7 @@ from problems import BACKWARD_WEIGHT
 from test_unfolded import layouts, run
 
 from xsmmconv import _plan, reference
-from xsmmconv._blocking_windows import windows_in_lanes, windows_of
+from xsmmconv._blocking_windows import windows_of
 from xsmmconv._problem import ConvProblem
 from xsmmconv._text import parse
 
@@ -60,20 +60,14 @@ def test_infinities_beyond_the_border_of_a_tap_stay_where_they_belong():
     assert not np.isfinite(got[3, 0, 8:]).all()
 
 
-@hypothesis.given(
-    st.integers(2, 20),
-    st.integers(1, 200),
-    st.integers(2, 9),
-    st.integers(0, 40),
-    st.integers(0, 40),
-    st.integers(1, 4),
-)
-def test_windows_are_the_valid_pairs(S, W, s, pl, pr, d):
-    hypothesis.assume(W + pl + pr > (S - 1) * d)
-    Q = (W + pl + pr - (S - 1) * d - 1) // s + 1
-    p = ConvProblem(1, 1, 192, S, W, Q, s, d, pl, pr, 1, "float32")
-    hypothesis.assume(windows_in_lanes(p, 4, _plan.machine("float32")))
-    (phase,), borders = windows_of(p)
+@hypothesis.given(st.data())
+def test_windows_are_the_valid_pairs(data):
+    S, s, d = (data.draw(st.integers(1, most)) for most in (20, 9, 4))
+    pl, pr, more = (data.draw(st.integers(0, most)) for most in (40, 40, 200))
+    reach = (S - 1) * d
+    W = reach + s + more  # some window lies within the row
+    Q = (W + pl + pr - reach - 1) // s + 1
+    (phase,), borders = windows_of(ConvProblem(1, 1, 192, S, W, Q, s, d, pl, pr, 1, "float32"))
     covered = np.zeros((Q, S), int)
     (window,) = phase.runs
     covered[window.shift : window.shift + phase.count] += 1
