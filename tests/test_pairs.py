@@ -128,15 +128,19 @@ def test_the_corpus_has_problems_for_them():
 @pytest.mark.parametrize(
     ("line", "pass_", "pairs_of"),
     [
-        ("n2c1k15s51d8w900", "forward", "taps"),
-        ("n2c3k4s7st2p3w900", "forward", "taps"),
-        ("n2c15k15s51d8w900", "forward", "taps"),
-        ("n2c16k16s51d8w900", "forward", "channels"),
-        ("n2c15k1s51d8w900", "backward_data", "taps"),
+        ("n2c1k15s51d8w900", "forward", "2 taps of BF16"),
+        ("n2c3k4s7st2p3w900", "forward", "3 channels, in pairs"),
+        ("n2c3k40s17w900", "forward", "2 taps of BF16"),
+        ("n2c5k15s51d8w900", "forward", "2 taps of BF16"),
+        ("n2c5k15s51d8p200w300", "forward", "5 channels, in pairs"),  # no tap has whole rows
+        ("n2c15k15s51d8w900", "forward", "15 channels, in pairs"),
+        ("n2c15k1s51d8w900", "backward_data", "2 taps of BF16"),
         ("n2c15k1s51d8w1500", "forward", "51 taps in 3 parts"),
         ("n2c1k16s50d3p70w1500", "backward_data", "50 taps in 2 parts"),
         ("n4c64k64s5w20", "forward", "filters in the lanes"),
         ("n2c3k32s51d8w900", "backward_weight", "n = taps"),
+        ("n2c6k48s26w900", "backward_weight", "n = taps"),
+        ("n2c6k48s26st2w900", "backward_weight", "n = channels"),  # few positions of a plane
         ("n2c64k64s3w900", "backward_weight", "n = channels"),
     ],
 )
@@ -183,11 +187,18 @@ def test_columns_are_folded_unless_they_are_so_few_that_channels_are_lanes(line,
     assert isinstance(plan(line, "backward_data")._blocking, FoldBlocking) == folds
 
 
-def test_borders_of_few_filters_are_wide():
-    """A vector of a single filter is one accumulator."""
-    found = plan("n1c1k15s51d8w3400", "backward_data")
+@pytest.mark.parametrize(
+    ("line", "wide"),
+    [
+        ("n1c1k15s51d8w3400", True),  # a vector of a single filter is one accumulator
+        ("n1c32k32s51d8w3400", True),  # few calls for some of the taps
+        ("n1c32k32s51d2w3400", False),
+    ],
+)
+def test_borders_are_wide(line, wide):
+    found = plan(line, "backward_data")
     widths = [width for _, width, count, _ in found._program.segments if count == 1]
-    assert max(widths[:5]) >= 64
+    assert (max(widths[:5]) >= 64) == wide
 
 
 def test_tiles_of_weight_gradients_with_far_taps_are_several_steps():

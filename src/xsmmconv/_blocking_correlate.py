@@ -22,7 +22,7 @@ from xsmmconv._blocking import (
     trimmed,
 )
 from xsmmconv._blocking_lanes import bordered_rows, filters_in_lanes, short_rows
-from xsmmconv._geometry import Phase, Run
+from xsmmconv._geometry import Phase, Run, interior
 
 # A call of a kernel should do at least this many multiply-adds, or its fixed cost shows.
 _CALL_WORK = 2**14
@@ -38,14 +38,17 @@ def multiply_pairs(C: int, K: int, phases: tuple[Phase, ...], m: Machine) -> str
         return ""
     if width <= 2 * lanes:
         return "channels" if C > 1 and C * K > 2 and (K >= lanes or width > 2) else ""
-    if C < 4:
+    if C == 1 or C * K <= 2:
         return "taps" if taps > 1 else ""
     if K >= lanes and trimmed(phases) and width <= bordered_rows(m, 4, True, C, K, taps):
         return "channels"  # so that filters can be in the lanes
     # Half a pair is empty where there is an odd number of them. Taps need a larger panel, which
-    # takes as long as some pairs for one filter.
+    # takes as long as some pairs for one filter, and more calls where only some contribute.
+    whole = sum(max(0, b - a) for a, b in map(interior, phases))
+    borders = 1 - whole / max(1, sum(phase.count for phase in phases))
     halves, of_taps = ceil_div(C, 2) / C, sum(ceil_div(n, 2) for n in lengths) + 14 / K
-    return "taps" if K > 2 and of_taps < halves * sum(lengths) else "channels"
+    fewer = of_taps * (1.02 + borders / 3) < halves * sum(lengths)
+    return "taps" if K > 2 and fewer else "channels"
 
 
 def phases_as_filters(phases: tuple[Phase, ...], C: int, K: int) -> tuple[Run, ...]:
@@ -285,9 +288,11 @@ def _correlate_blocking(sh: CorrelateShape, m: Machine) -> CorrelateBlocking:
         if rounded
         else "compact tile, then the rows"
     )
-    # Calls for some of the taps are short in k where that means taps, and a vector of few filters
-    # has few accumulators: then tiles are wider.
-    border = min(tile, lanes if lists == "taps" and sh.K > 4 else 4 * lanes)
+    # Tiles are wider where calls for some of the taps are short in k, which means taps; or are few,
+    # as taps are far apart; or where a vector of few filters has few accumulators.
+    spacing = min((run.spacing for phase in sh.phases for run in phase.runs), default=1)
+    narrow = lists == "taps" and sh.K > 4 and 2 * spacing < lanes
+    border = min(tile, lanes if narrow else 4 * lanes)
     if sh.C * sh.K == 1:
         border = min(tile, 2 * lanes)
     return CorrelateBlocking(

@@ -138,17 +138,17 @@ def _lane_block(sh: WeightShape, m: Machine, taps: int, reach: int) -> tuple[int
     return best
 
 
-def _weight_lists(
-    sh: WeightShape, m: Machine, lb: int, stack: int, taps: int, reach: int
-) -> tuple[str, bool, str]:
+def _weight_lists(sh: WeightShape, m: Machine, lb: int, stack: int) -> tuple[str, bool, str]:
     """Kind of the lists, whether BF16 is multiplied in pairs, and why."""
+    width, taps, reach = longest(sh.phases)
     # Each vector of lanes has n accumulators, and so many do not wait for each other.
     vectors = ceil_div(lb, m.vector_bytes // sh.item)
     enough = 8 if vectors > 1 else 12
     by_taps = m.overlap and reach * sh.item < REACH_BYTES and taps >= min(sh.rows, enough)
     pairs = m.bf16
-    if pairs:  # each row is a call
-        by_taps = by_taps and taps > 2 * sh.rows and vectors * sh.rows < 8
+    if pairs:  # each row is a call; few positions of a stride are mostly borders
+        busy = vectors > 1 and not m.halved and (sh.row_planes == 1 or width >= 1000)
+        by_taps = by_taps and taps > 2 * sh.rows and (busy or vectors * sh.rows < 8)
     lists = "taps" if by_taps else "channels"
     reason = f"lists over positions, n = {lists}: {taps} taps against {sh.rows} channels"
     if pairs:
@@ -213,7 +213,7 @@ def _from_memory(sh: WeightShape, m: Machine, width: int) -> bool:
 def weight_blocking(sh: WeightShape, m: Machine) -> WeightBlocking:
     width, taps, reach = longest(sh.phases)
     lb, stack = _lane_block(sh, m, taps, reach)
-    lists, pairs, reason = _weight_lists(sh, m, lb, stack, taps, reach)
+    lists, pairs, reason = _weight_lists(sh, m, lb, stack)
     good = _good_rows(sh, lists, pairs)
     one_tap = good and sh.taps == 1
     in_place = lists == "taps" and (pairs or sh.same_type)

@@ -129,7 +129,7 @@ static inline void fetch_lines(rows_ahead* ahead) {
   ptrdiff_t lines = ahead->lines;
   while (lines > 0 && ahead->rows > 0) {
     for (; lines > 0 && ahead->done < ahead->width; --lines, ahead->done += 64)
-      _mm_prefetch(ahead->read + ahead->done, _MM_HINT_T1);
+      _mm_prefetch(ahead->read + ahead->done, _MM_HINT_T0);
     if (ahead->done >= ahead->width) {
       ahead->done = 0;
       ahead->read += ahead->read_stride;
