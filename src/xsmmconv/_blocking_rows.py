@@ -97,14 +97,16 @@ def rows_are_better(p: ConvProblem, lanes_from: str, computed: int, item: int, m
     return speed + transposed / (rows * p.S) - sums >= filled
 
 
-def _together(sh: RowShape, taps: int) -> int:
-    """Channels whose taps are listed together. It is best to read one row again and again, but
-    positions that only some taps of a call use take longer: where these are far apart, a call has
-    the same tap of several channels."""
+def _together(sh: RowShape, m: Machine, rows: int, taps: int) -> int:
+    """Channels whose taps are listed together, of up to `taps`. It is best to read one row again
+    and again, but positions that only some taps of a call use take longer: where these are far
+    apart, a call has the same tap of several channels, if there are as many and L1 holds them."""
     width, longest_run, reach = longest(sh.phases)
     a, b = interior(sh.phases[0])
     lost = reach * min(taps, longest_run) // max(1, longest_run)
-    return taps if b - a < width < 32 * lost else 1
+    enough = min(sh.b_rows, taps) + 1 >= min(sh.taps, taps)
+    enough = enough and (rows + taps) * width * sh.item <= m.l1_bytes
+    return taps if enough and b - a < width < 32 * lost else 1
 
 
 def row_blocking(sh: RowShape, m: Machine) -> RowBlocking:
@@ -120,6 +122,9 @@ def row_blocking(sh: RowShape, m: Machine) -> RowBlocking:
     columns = max(line, min(_ROW_BYTES // sh.item, columns) // line * line)
     tile = round_up(even_parts(max(1, width), columns), line)
     most = columns // (tile + min(reach, (taps - 1) * tile))
+    together = _together(sh, m, max(parts), limits[max(parts) - 1])
+    if together > 1:
+        most = min(most, m.l1_bytes // ((max(parts) + together) * tile * sh.item))
     nb = max(n for n in range(1, max(1, min(sh.N, most)) + 1) if sh.N % n == 0)
     # As in weight_blocking: a slot has a thousand positions at least. And there are so many slots
     # that few sums of tiles follow one another.
@@ -141,7 +146,6 @@ def row_blocking(sh: RowShape, m: Machine) -> RowBlocking:
     if packed or not sh.in_place:
         copied = "all rows" if not sh.in_place else "rows that are read with a stride"
         reasons.append(f"{copied} are copied for each tile")
-    together = _together(sh, limits[max(parts) - 1])
     if together > 1:
         reasons.append(f"taps of {together} channels together, as they have the same borders")
     # Nothing is fetched of what L2 holds anyway.

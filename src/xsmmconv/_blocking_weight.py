@@ -73,15 +73,18 @@ class WeightBlocking:
     fetched: bool = False  # what the next tile reads is brought to L2 while one is computed
 
 
-def lanes_from(K: int, C: int, direct: bool, item: int, vector_bytes: int) -> str:
+def lanes_from(K: int, C: int, s: int, direct: bool, item: int, vector_bytes: int) -> str:
     """Which operand's channels fill the vector lanes better: "grad_out" (K) or "x" (C). If both do,
     those of x may be neighbours in the result, which the kernels then can write."""
     lanes = vector_bytes // item
 
     def filled(channels: int) -> float:
-        return channels / round_up(channels, lanes)
+        # A single vector is loaded for each of its multiply-adds.
+        return channels / round_up(channels, lanes) * (0.9 if channels <= lanes else 1)
 
-    better = filled(C) >= filled(K) if direct else filled(C) > filled(K)
+    # The planes of a strided x are transposed one by one, for some of the taps each (measured).
+    least = 1.2 if s > 1 else 1 if direct else 1.03
+    better = filled(C) >= least * filled(K) if direct else filled(C) > least * filled(K)
     return "x" if better else "grad_out"
 
 

@@ -322,7 +322,7 @@ class Plan:
             forward_phases(W, S, p.Q, s, p.d, p.pl), s, weights=True
         )
         direct = S == 1 and self._same_type
-        self._lanes = lanes_from(K, C, direct, self._item, self._machine.vector_bytes)
+        self._lanes = lanes_from(K, C, s, direct, self._item, self._machine.vector_bytes)
         sizes = self._lanes, self._item, 2 if self._native_bf16 else self._item
         dots = not (windows or depthwise) and rows_are_better(p, *sizes, self._machine)
         phases, borders = weight_phases(W, S, p.Q, s, p.d, p.pl, self._lanes), ()

@@ -147,10 +147,14 @@ XC_INLINE XC_AVX512_16 __m512 multiply_row_pairs(__m512 sum, __m512 a, __m512 b)
           fetch_lines(&tile->ahead[0]);                                                          \
           fetch_lines(&tile->ahead[1]);                                                          \
           do {                                                                                   \
-            XC_UNROLL for (int i = 0; i < A; i++) v[i] = *(const VECTOR*)(a[i] + q * SIZE);      \
+            /* As operands in memory these would be loaded B times, and A times. */              \
+            XC_UNROLL for (int i = 0; i < A; i++) {                                              \
+              v[i] = *(const VECTOR*)(a[i] + q * SIZE);                                          \
+              __asm__("" : "+v"(v[i]));                                                          \
+            }                                                                                    \
             XC_UNROLL for (int j = 0; j < B; j++) {                                              \
               VECTOR w = *(const VECTOR*)(b[j] + q * SIZE);                                      \
-              __asm__("" : "+v"(w)); /* as an operand in memory it would be loaded A times */    \
+              __asm__("" : "+v"(w));                                                             \
               XC_UNROLL for (int i = 0; i < A; i++)                                              \
                 sum[i * B + j] = MULTIPLY(sum[i * B + j], v[i], w);                              \
             }                                                                                    \
