@@ -127,7 +127,11 @@ def _lists(sh: CorrelateShape, m: Machine, width: int, taps: int, reach: int) ->
     few = sh.C <= 16 or (sh.C <= 24 and sh.K <= 2 * sh.C and spread)
     # One block reads them once, from whatever cache, and computes long enough for memory to come.
     few = few or (sh.K <= 16 and taps >= 5 and sh.K * taps >= 20)
-    if in_place and (taps > 1 or 8 * taps >= sh.C) and few:
+    # What few filters compute takes less time than copying rows. (One or two wait for memory.)
+    lanes = m.vector_bytes // sh.item
+    few = few or (sh.K <= lanes and (sh.C <= 40 or sh.K > 3))
+    few = few or (sh.K <= 2 * lanes and sh.C <= 40 and taps <= 5)
+    if in_place and few and (taps > 1 or 8 * taps >= sh.C):
         return "channels", f"{taps} taps of {sh.C} channels are read in place"
     if taps >= channels or (not in_place and 2 * taps >= channels):
         return "channels", f"k = {taps} taps against {channels} channels"
