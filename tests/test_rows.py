@@ -189,9 +189,13 @@ def test_which_are_chosen(line, rows):
 
 
 def test_channels_have_their_taps_together_where_borders_are_long(monkeypatch):
-    near = plan(parse("n1c13k17s3p1w5000"), "float32", monkeypatch)
-    far = plan(parse("n1c13k17s3d512p512w5000"), "float32", monkeypatch)
-    assert near._blocking.together == 1
+    def together(line):
+        return plan(parse(line), "float32", monkeypatch)._blocking.together
+
+    assert together("n4c13k17s3p1w500") == 1  # near
+    assert together("n4c2k17s9d64p256w500") == 1  # fewer channels than a call can have taps
+    assert together("n4c13k17s3d512p512w5000") == 1  # more than L1 holds
+    far = plan(parse("n4c13k17s3d64p64w500"), "float32", monkeypatch)
     assert far._blocking.together > 1
     # One range for all taps of a call.
     assert all(call[3] == call[4] and call[5] == call[6] for call in far._program.calls)

@@ -90,7 +90,7 @@ def reasons(line, operation, dtype="float32"):
         ("n2c32k32s2st4w9000", BACKWARD_DATA, "4 phases: a chunk of them, then whole rows"),
         ("n32c320k14s2st2w4", FORWARD, "rows of 2 columns: filters in the lanes"),
         ("n32c64k1s3st4w12", FORWARD, "rows of 3 columns: filters in the lanes"),
-        ("n32c64k4s3w40", FORWARD, "lists over taps"),
+        ("n32c64k4s3w40", FORWARD, "3 taps of 64 channels are read in place"),
     ],
 )
 def test_which_plans(line, operation, expected):

@@ -114,7 +114,10 @@ def _lane_block(sh: WeightShape, m: Machine, taps: int, reach: int) -> tuple[int
     if sh.direct_out and sh.N * width <= 16 and sh.lanes % vector == 0:
         # Long pieces of the rows that the kernels write.
         return round_up(even_parts(sh.lanes, 2**14 // (width * sh.item)), vector), 1
-    lb = kernel_lanes(sh.lanes if 2 * sh.lanes <= 3 * block else block, sh.item, m)
+    lb = sh.lanes if 2 * sh.lanes <= 3 * block else block
+    if m.vector_bytes == 32 and lb > block and not sh.borders:
+        lb = ceil_div(lb, 2)  # the last of five vectors would have few accumulators
+    lb = kernel_lanes(lb, sh.item, m)
     cost = _AVX2 if m.vector_bytes == 32 else _HALVED if m.halved else _AVX512
     most = len(cost) - 1
     far = 4 * reach * sh.rows * sh.item > m.l2_bytes  # their panels leave little of L2
