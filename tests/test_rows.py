@@ -173,6 +173,7 @@ def test_few_sums_follow_one_another(line, monkeypatch):
         ("n4c256k256s3g256w2002", True),
         ("n1c4k64s15st4w9000", True),
         ("n64c12k20s3p1w50", True),
+        ("n4c8k8s7w5000", True),  # full vectors of AVX2, but few rows
         ("n4c64k64s9w5008", False),  # full vectors
         ("n4c128k128s3w1000", False),
         ("n1c3000k5s3st2w3000", False),  # too many rows for a cache

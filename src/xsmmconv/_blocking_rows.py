@@ -85,6 +85,8 @@ def rows_are_better(p: ConvProblem, lanes_from: str, computed: int, item: int, m
         return False
     if p.s > 1 and rows <= ceil_div(p.S, p.s) < 8:
         return True  # the columns of a matrix product, taps of a plane, would be few
+    if m.vector_bytes < 64 and rows <= (8 if lanes <= vector else 6) and p.Q >= 200:
+        return True  # these leave few accumulators to a matrix product
     speed, transposed = _SPEED[m.vector_bytes]
     filled = lanes / round_up(lanes, vector)
     filled *= 1.02 if filled == 1 or m.vector_bytes == 64 else 0.93  # AVX2 has no masks
