@@ -75,6 +75,7 @@ def short_rows(sh: CorrelateShape, m: Machine, lists: str, width: int, taps: int
     if sh.K < lanes:
         return width <= _few_filters(sh, m, taps)
     if few and not sh.pairs:
+        # Planes of a stride are copied in any case, so that channels can as well be transposed.
         most = 28 if sh.planes > 1 and sh.channels > 2 else _few_filters(sh, m, taps)
     else:
         most = 4 * lanes - 1 if lists == "taps" and not few else 2 * lanes
