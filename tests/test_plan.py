@@ -11,6 +11,7 @@ import pytest
 
 import xsmmconv
 from xsmmconv import _dispatch, _geometry, _layout, _lower_correlate, _plan, _row_lengths, reference
+from xsmmconv._blocking_weight import lanes_from
 from xsmmconv._problem import PASSES
 from xsmmconv._text import parse
 from xsmmconv.bench import suites
@@ -94,7 +95,7 @@ def test_the_rows_seen_before_change_no_bit_of_a_weight_gradient(line, monkeypat
     np.testing.assert_array_equal(results[0][1], results[1][1])
     # Where the columns of a call are taps, kernels do not depend on the length.
     any_length = "n = taps" in results[0][0]
-    assert ["packed False" in text for text, _ in results] == [True, any_length]
+    assert [", packed False" in text for text, _ in results] == [True, any_length]
 
 
 @pytest.mark.parametrize("pass_", PASSES)
@@ -222,7 +223,7 @@ def test_describe_says_what_matters(monkeypatch):
     assert "dot products of rows" in text
     assert "    rows 0 to " in text
     text = xsmmconv.plan("backward_weight", (4, 128, 1000), (128, 128, 1)).describe()
-    assert "packed False" in text
+    assert ", packed False" in text
     text = xsmmconv.plan("backward_weight", (4, 24, 5000), (16, 24, 51), dilation=8).describe()
     assert "each lane for" in text
     assert ", stacked" in text
@@ -231,16 +232,17 @@ def test_describe_says_what_matters(monkeypatch):
     width = 3 * _dispatch.vector_bytes() // 4
     text = xsmmconv.plan("forward", (4, 64, width), (64, 64, 1)).describe()
     assert "stay in L1" in text
-    assert "packed False" in text
+    assert ", packed False" in text
     # One tap reads rows in place, of any length, but not from memory.
     for channels, width, packed in (64, 512, False), (64, 100_000, True), (65, 300, True):
         text = xsmmconv.plan("forward", (1, channels, width), (64, channels, 1)).describe()
-        assert f"packed {packed}" in text, (channels, width)
+        assert f", packed {packed}" in text, (channels, width)
         assert ("what the next tile reads is fetched meanwhile" in text) != packed
-    # Rows in place, but not for many filters.
-    for C, K, width, packed in (24, 24, 5000, False), (24, 64, 5000, True), (24, 24, 4096, False):
+    # Rows in place, but not for many filters (the fewer, the shorter vectors are), if they collide.
+    narrow = _dispatch.vector_bytes() < 64
+    for C, K, width, packed in (24, 24, 5000, False), (24, 64, 5000, True), (24, 24, 4096, narrow):
         text = xsmmconv.plan("forward", (2, C, width), (K, C, 5)).describe()
-        assert f"packed {packed}" in text, (C, K, width)
+        assert f", packed {packed}" in text, (C, K, width)
     text = xsmmconv.plan("forward", (2, 20, 5000), (20, 20, 2)).describe()
     assert "2 taps of 20 channels are read in place" in text
 
@@ -357,6 +359,43 @@ def test_the_taps_of_one_channel_are_lanes(line, lanes, monkeypatch):
     plan = xsmmconv.plan("backward_weight", p.x_shape, p.weight_shape, **p.parameters)
     assert (f"its {p.S} taps are the lanes" in plan.describe()) == lanes
     assert not lanes or (plan._program.tap == [0] and not plan._blocking.packed)
+
+
+@pytest.mark.parametrize(
+    ("line", "lanes"),
+    [
+        ("n32c3k320s15st2w53", "filters"),  # planes are copied anyway
+        ("n32c2k320s15st2w53", "columns"),  # of two channels, faster
+        ("n32c3k320s15st2w83", "columns"),  # 35 columns
+    ],
+)
+def test_short_strided_rows_of_few_channels(line, lanes):
+    assert problems.plan(line, problems.FORWARD, "float32")._blocking.lanes == lanes
+
+
+@pytest.mark.parametrize(
+    ("K", "C", "s", "direct", "lanes"),
+    [
+        (100, 64, 1, False, "x"),  # 64 fill vectors
+        (100, 64, 2, False, "grad_out"),  # but planes would be transposed one by one
+        (30, 16, 1, False, "grad_out"),  # as 16 do, but only one
+        (64, 64, 1, False, "grad_out"),
+        (64, 64, 1, True, "x"),  # neighbours in the result
+        (20, 64, 3, False, "x"),
+    ],
+)
+def test_whose_channels_are_the_lanes_of_a_weight_gradient(K, C, s, direct, lanes):
+    assert lanes_from(K, C, s, direct, 4, 64) == lanes
+
+
+@pytest.mark.parametrize(
+    ("lanes", "blocks"), [(32, (32, 0)), (40, (24, 16)), (48, (24, 0)), (56, (32, 24))]
+)
+def test_lanes_without_masks_are_equal_blocks(lanes, blocks):
+    """The last of five vectors would have a quarter of the accumulators."""
+    line = f"n4c100k{lanes}s9w1000"
+    bl = problems.plan(line, problems.BACKWARD_WEIGHT, "float32", vector_bytes=32)._blocking
+    assert (bl.lb, bl.last_lb) == blocks
 
 
 @pytest.mark.skipif(_dispatch.vector_bytes() < 64, reason="blocks of 32 lanes")

@@ -1,5 +1,7 @@
 """Weight gradients by dot products of rows, and by matrix products where these would be chosen."""
 
+import dataclasses
+
 import numpy as np
 import problems
 import pytest
@@ -8,7 +10,7 @@ from xsmmconv._row_gradient import dots
 
 import xsmmconv
 from xsmmconv import _blocking_rows, _dispatch, _plan, reference
-from xsmmconv._blocking_rows import RowBlocking
+from xsmmconv._blocking_rows import RowBlocking, rows_are_better
 from xsmmconv._text import parse
 
 
@@ -200,6 +202,31 @@ def test_channels_have_their_taps_together_where_borders_are_long(monkeypatch):
     assert far._blocking.together > 1
     # One range for all taps of a call.
     assert all(call[3] == call[4] and call[5] == call[6] for call in far._program.calls)
+
+
+def test_what_is_listed_together_stays_in_l1(monkeypatch):
+    """The rows of the batch that a call reduces over are so many that all it reads is there."""
+    found = plan(parse("n9c8k160s16d4w479pl30pr30"), "float32", monkeypatch)
+    bl = found._blocking
+    assert bl.together > 1
+    assert (max(bl.parts) + bl.together) * bl.tile * bl.nb * 4 <= found._machine.l1_bytes
+
+
+@pytest.mark.parametrize(
+    ("line", "rows"),
+    [
+        ("n4c8k8s7w5000", True),
+        ("n4c64k6s7w5000", True),
+        ("n4c64k8s7w5000", False),  # accumulators enough
+        ("n4c8k8s7w150", False),  # few positions for a sum
+    ],
+)
+def test_few_rows_without_masks(line, rows):
+    """Kernels for AVX2 have twelve accumulators at most, and few rows give them fewer."""
+    found = dataclasses.replace(_plan.machine("float32"), vector_bytes=32, halved=False)
+    p = parse(line)
+    lanes = "grad_out" if p.K > p.C else "x"
+    assert rows_are_better(p, lanes, 4, 4, found) == rows
 
 
 def test_describe():

@@ -91,6 +91,7 @@ def reasons(line, operation, dtype="float32"):
         ("n32c320k14s2st2w4", FORWARD, "rows of 2 columns: filters in the lanes"),
         ("n32c64k1s3st4w12", FORWARD, "rows of 3 columns: filters in the lanes"),
         ("n32c64k4s3w40", FORWARD, "3 taps of 64 channels are read in place"),
+        ("n4c64k3s3w400", FORWARD, "lists over taps"),  # three filters wait for memory
     ],
 )
 def test_which_plans(line, operation, expected):

@@ -94,8 +94,7 @@ static inline __attribute__((always_inline)) XC_AVX512 __m512 multiply_pairs(__m
   return sum;
 }
 
-/* Rows in memory that are soon read and written: whoever computes meanwhile fetches their lines.
- * What is read comes to L2, for which more can be under way than for L1. */
+/* Rows in memory that are soon read and written: whoever computes meanwhile fetches their lines. */
 typedef struct {
   const char* read;
   ptrdiff_t read_stride; /* bytes from row to row */
@@ -116,6 +115,7 @@ typedef void (*products_t)(const void* weights, const void* source, void* dst,
 typedef void (*dots_t)(void* sums, const void* a, const void* b, ptrdiff_t n, ptrdiff_t taps,
                        ptrdiff_t spacing, ptrdiff_t step);
 
+/* What is read comes to L2, as what is written needs L1. */
 static inline void fetch(const rows_ahead* ahead, ptrdiff_t column, ptrdiff_t columns) {
   const ptrdiff_t end = (column + columns) * ahead->stored;
   for (ptrdiff_t i = column * ahead->stored; i < end; i += 64)
@@ -125,6 +125,7 @@ static inline void fetch(const rows_ahead* ahead, ptrdiff_t column, ptrdiff_t co
     }
 }
 
+/* To L1, though there may be more than it holds: so more of them are in L2 in time (measured). */
 static inline void fetch_lines(rows_ahead* ahead) {
   ptrdiff_t lines = ahead->lines;
   while (lines > 0 && ahead->rows > 0) {
